@@ -1,0 +1,1 @@
+"""The experiment as data, and the Python it stands for."""

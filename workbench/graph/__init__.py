@@ -1,0 +1,1 @@
+"""The deferred program as frozen data: nodes, operations, the wire. Knows nothing of models."""

@@ -1,0 +1,1 @@
+"""The one door between a notebook's kernel and the panel."""

@@ -1,0 +1,1 @@
+"""Models a user opens: any module, a language model, the demo models."""

@@ -1,0 +1,1 @@
+"""The contexts a user enters: trace, invoke, scan."""

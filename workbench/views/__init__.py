@@ -1,0 +1,1 @@
+"""A saved value made ready to look at: a small JSON header and the bytes to draw."""
