@@ -1,0 +1,25 @@
+"""workbench: look inside PyTorch models and change what they compute, by clicking or in Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from workbench import errors
+from workbench.envoy import Envoy
+from workbench.models.base import NNsight
+
+if TYPE_CHECKING:
+    from workbench.models.language import LanguageModel, demo
+
+__all__ = ["Envoy", "LanguageModel", "NNsight", "demo", "errors"]
+
+_LATER = {"LanguageModel": "workbench.models.language", "demo": "workbench.models.language"}
+
+
+def __getattr__(name: str) -> Any:
+    """Heavy parts load when they are first used."""
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"workbench has no {name!r}")

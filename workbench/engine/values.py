@@ -1,0 +1,64 @@
+"""Walking the values that modules take and give: tensors inside tuples, dicts, model outputs, dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
+    """The same container with `fn` of each tensor; other objects (a cache, a number) stay the same objects."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([map_tensors(fn, item) for item in value])
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return kind(*[map_tensors(fn, item) for item in value])
+    if isinstance(value, dict):
+        mapped = {name: map_tensors(fn, item) for name, item in value.items()}
+        return mapped if kind is dict else kind(**mapped) if _takes_fields(value) else kind(mapped)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: map_tensors(fn, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+def _takes_fields(value: Mapping[str, Any]) -> bool:
+    return dataclasses.is_dataclass(value)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Each tensor of a value, depth first."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors(getattr(value, field.name))
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first tensor of a value, or None."""
+    return next(tensors(value), None)
+
+
+def copied(value: Any) -> Any:
+    """The value with tensors of its own, so that an edit reaches nothing else that holds them."""
+    return map_tensors(torch.clone, value)
+
+
+def shape_text(value: Any) -> str:
+    """`shape (1, 10)` of a tensor, the type's name of anything else."""
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

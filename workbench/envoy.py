@@ -1,0 +1,236 @@
+"""Envoy: the tree of a model's modules, where every module's input and output can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from workbench.errors import InputError, PathError
+from workbench.graph import operations as ops
+from workbench.proxy import Proxy
+from workbench.recorder import Recorder, require
+from workbench.site import Port, Site
+
+
+class Envoy:
+    """One module of a wrapped model. Children are attributes, as on the module; `envoy["name"]` reaches those whose
+    name an Envoy uses itself.
+
+    Inside a trace: `output` is exactly what the module returned, `input` its first tensor input, `inputs` the
+    `(args, kwargs)` of its call; each can be read, edited in place and assigned.
+
+    Example:
+        >>> import torch, workbench as wb
+        >>> model = wb.NNsight(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+        >>> with model.trace(torch.ones(1, 2)):
+        ...     model[0].output[:, 0] = 0
+        ...     hidden = model[1].input.save()
+        >>> hidden[0, 0]
+        tensor(0.)
+    """
+
+    _module: nn.Module
+    _path: str
+    _root: Envoy
+    _children: dict[str, Envoy]
+
+    def __init__(self, module: nn.Module, path: str = "", root: Envoy | None = None) -> None:
+        own = self.__dict__
+        own["_module"] = module
+        own["_path"] = path
+        own["_root"] = self if root is None else root
+        own["_children"] = {}
+        if root is None:
+            own["_by_module"] = {}
+            own["_by_path"] = {}
+        self._grow()
+
+    def _grow(self) -> None:
+        """Make the children's Envoys; a module that stands in two places is one Envoy, under its first path."""
+        root = self._root.__dict__
+        by_module: dict[nn.Module, Envoy] = root["_by_module"]
+        by_path: dict[str, Envoy] = root["_by_path"]
+        by_module[self._module] = by_path[self._path] = self
+        prefix = f"{self._path}." if self._path else ""
+        for name, child in self._module._modules.items():
+            if child is None:
+                continue
+            envoy = by_module.get(child)
+            if envoy is None:
+                envoy = Envoy(child, prefix + name, self._root)
+            else:
+                by_path[prefix + name] = envoy
+            self._children[name] = envoy
+            if not hasattr(type(self), name):
+                self.__dict__[name] = envoy
+
+    def _rebind(self, module: nn.Module) -> None:
+        """Stand for another module of the same structure: the same model with its weights loaded."""
+        by_path: dict[str, Envoy] = self.__dict__["_by_path"]
+        by_module: dict[nn.Module, Envoy] = self.__dict__["_by_module"]
+        by_module.clear()
+        for path, envoy in by_path.items():
+            envoy.__dict__["_module"] = module.get_submodule(path)
+            by_module[envoy._module] = envoy
+
+    # ---- the tree
+
+    @property
+    def path(self) -> str:
+        """The module's path below the root, as in `named_modules()`; "" is the root."""
+        return self._path
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped module itself."""
+        return self._module
+
+    @property
+    def children(self) -> dict[str, Envoy]:
+        """Direct children by name."""
+        return dict(self._children)
+
+    def walk(self) -> Iterator[Envoy]:
+        """This Envoy and all below it, parents first; a shared module comes once."""
+        seen: set[int] = set()
+        stack: list[Envoy] = [self]
+        while stack:
+            envoy = stack.pop()
+            if id(envoy) in seen:
+                continue
+            seen.add(id(envoy))
+            yield envoy
+            stack.extend(reversed(envoy._children.values()))
+
+    def find(self, path: str) -> Envoy:
+        """The Envoy at a path below this one. Raises `PathError` that names near ones."""
+        full = f"{self._path}.{path}" if self._path and path else self._path or path
+        found = self._root.__dict__["_by_path"].get(full)
+        if found is None:
+            raise PathError(_no_module(full, list(self._root.__dict__["_by_path"])))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for what is neither an Envoy's own nor a child: the module's other attributes, as they are.
+        try:
+            return getattr(self.__dict__["_module"], name)
+        except (AttributeError, KeyError):
+            if name.startswith("__") or "_module" not in self.__dict__:
+                raise AttributeError(name) from None
+        kind = type(self._module).__name__
+        near = get_close_matches(name, list(self._children), 3)
+        known = (
+            f"near: {', '.join(near)}" if near else f"it has {', '.join(list(self._children)[:12]) or 'no children'}"
+        )
+        raise PathError(f"{self._path or 'the model'} ({kind}) has no submodule or attribute {name!r}; {known}")
+
+    def __getitem__(self, index: int | slice | str) -> Any:
+        if isinstance(index, str):
+            if index in self._children:
+                return self._children[index]
+            raise PathError(_no_module(index, list(self._children)))
+        return list(self._children.values())[index]
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __bool__(self) -> bool:
+        return True  # a module without children is still a module
+
+    def __iter__(self) -> Iterator[Envoy]:
+        return iter(list(self._children.values()))
+
+    def __repr__(self) -> str:
+        return repr(self._module)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *(name for name in self._children if name.isidentifier())})
+
+    # ---- the sites
+
+    def _recorder(self, what: str) -> Recorder:
+        recorder = require(f"{self._path or 'model'}.{what}")
+        if recorder.root is not self._root:
+            raise InputError(
+                f"{self._path or 'model'}.{what} belongs to another model than this trace; "
+                f"use the model that .trace() was called on"
+            )
+        return recorder
+
+    def _site(self, port: Port) -> Site:
+        return Site(self._path, port)
+
+    @property
+    def output(self) -> Any:
+        """What the module returned, as a traced value."""
+        return self._recorder("output").site(self._site("output"))
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        self._recorder("output").swap(self._site("output"), value)
+
+    @property
+    def inputs(self) -> Any:
+        """`(args, kwargs)` of the module's call, as a traced value."""
+        return self._recorder("inputs").site(self._site("input"))
+
+    @inputs.setter
+    def inputs(self, value: Any) -> None:
+        self._recorder("inputs").swap(self._site("input"), value)
+
+    @property
+    def input(self) -> Any:
+        """The first tensor among the module's inputs, as a traced value."""
+        recorder = self._recorder("input")
+        return recorder.part(self._site("input"), ops.FIRST_INPUT)
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        recorder = self._recorder("input")
+        site = self._site("input")
+        if recorder.is_part(site, ops.FIRST_INPUT, value):
+            return
+        recorder.swap(site, recorder.add(ops.WITH_FIRST_INPUT, (recorder.site(site), value)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+            return
+        raise AttributeError(
+            f"{self._path or 'model'}.{name} cannot be assigned; inside a trace assign .output, .input or .inputs"
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run this module on values of the trace, outside its place in the model: `lm_head(ln_f(hidden))`."""
+        recorder = require(f"calling {self._path or 'the model'}")
+        if recorder.root is not self._root:
+            raise InputError(f"{self._path or 'the model'} belongs to another model than this trace")
+        return recorder.add(ops.MODULE, (self._path, *args), kwargs)
+
+
+def expression(name: str, path: str) -> str:
+    """The Python that reaches a path: `expression("model", "h.2.mlp") == "model.h[2].mlp"`."""
+    for part in path.split(".") if path else ():
+        if part.isdigit():
+            name += f"[{part}]"
+        elif part.isidentifier() and not hasattr(Envoy, part):
+            name += f".{part}"
+        else:
+            name += f"[{part!r}]"
+    return name
+
+
+def _no_module(path: str, known: list[str]) -> str:
+    near = get_close_matches(path, known, 3, 0.5)
+    return f"no module at {path!r}" + (f"; near: {', '.join(near)}" if near else "")
+
+
+def module_paths(root: Envoy) -> dict[str, nn.Module]:
+    """Each path's module."""
+    return {path: envoy._module for path, envoy in root.__dict__["_by_path"].items()}
+
+
+__all__ = ["Envoy", "Proxy", "expression", "module_paths"]

@@ -1,0 +1,154 @@
+"""NNsight: any `torch.nn.Module`, wrapped so that its inside can be read and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.engine.batching import Rows
+from workbench.engine.scan import Scan, scan
+from workbench.engine.values import tensors
+from workbench.envoy import Envoy
+from workbench.errors import InputError
+from workbench.recorder import not_recording
+from workbench.tracing.tracer import ScanContext, Tracer
+
+_KEPT_SCANS = 64
+
+
+class NNsight(Envoy):
+    """Wraps a module; nothing of it is changed, and untraced calls run as before.
+
+    Args:
+        module: any `torch.nn.Module`.
+
+    Example:
+        >>> import torch, workbench as wb
+        >>> model = wb.NNsight(torch.nn.Sequential(torch.nn.Linear(5, 10), torch.nn.Linear(10, 2)))
+        >>> with model.trace(torch.rand(1, 5)):
+        ...     hidden = model[0].output.save()
+        >>> hidden.shape
+        torch.Size([1, 10])
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        if not isinstance(module, nn.Module):
+            raise InputError(f"a torch.nn.Module is wrapped here, not a {type(module).__name__}")
+        self.__dict__["_scans"] = {}
+        self.__dict__["_lock"] = RLock()
+        super().__init__(module)
+
+    # ---- running
+
+    def trace(
+        self,
+        *inputs: Any,
+        trace: bool = True,
+        scan: bool = False,
+        validate: bool = False,
+        invoker_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Open a trace: the body is recorded, and runs with the model when the `with` block ends.
+
+        Args:
+            inputs: what the model is called on; none to give inputs by `tracer.invoke(...)`.
+            trace: False runs at once and returns the model's output.
+            scan: find every site's shape on entering, rather than when the first shape is asked for.
+            validate: run each statement on fake values as it is written, so that an error points at its line.
+            invoker_args: arguments for preparing the input, such as `max_length`.
+            kwargs: further arguments of the model's forward.
+        """
+        if not trace:
+            args, named = self._batch([self._prepare(*inputs, **(invoker_args or {}))])
+            with torch.no_grad():
+                return self._forward(self._ready(), *args, **{**named, **kwargs})
+        return Tracer(self, inputs, kwargs, dict(invoker_args or {}), scan=scan, validate=validate)
+
+    def scan(self, *inputs: Any, **kwargs: Any) -> ScanContext:
+        """A context that knows shapes and runs nothing real: `with model.scan(x): width = model.h.output.shape[-1]`."""
+        return ScanContext(self, inputs, kwargs, {}, scan=True, validate=False)
+
+    def scanned(self, *inputs: Any, **kwargs: Any) -> Scan:
+        """The scan for these inputs, kept for inputs of the same shapes and dtypes."""
+        args, named = self._batch([self._prepare(*inputs)])
+        return self._scan(args, {**named, **kwargs})
+
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan:
+        key = _signature((args, kwargs, self._module.training))
+        with self._lock, not_recording():
+            found = self._scans.get(key)
+            if found is None:
+                found = scan(self._module, self._forward, args, kwargs)
+                if len(self._scans) >= _KEPT_SCANS:
+                    self._scans.pop(next(iter(self._scans)))
+                self._scans[key] = found
+        return found
+
+    # ---- what a kind of model may do its own way
+
+    def _ready(self) -> nn.Module:
+        """The module with real weights."""
+        return self._module
+
+    def _prepare(self, *inputs: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """One invoke's input as `(args, kwargs)` of the forward."""
+        return inputs, options
+
+    def _batch(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """All invokes' inputs as one call: tensors joined along their first axis."""
+        if len(prepared) == 1:
+            return prepared[0]
+        first_args, first_kwargs = prepared[0]
+        if any(len(args) != len(first_args) or kwargs.keys() != first_kwargs.keys() for args, kwargs in prepared):
+            raise InputError("the invokes of one trace must all be given the same arguments")
+        args = tuple(_joined([args[index] for args, _ in prepared]) for index in range(len(first_args)))
+        kwargs = {name: _joined([kwargs[name] for _, kwargs in prepared]) for name in first_kwargs}
+        return args, kwargs
+
+    def _rows(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Rows] | None:
+        """Which rows of the batch each invoke has; None when there is only one."""
+        if len(prepared) == 1:
+            return None
+        sizes = [_batch_size(args, kwargs) for args, kwargs in prepared]
+        starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        return [Rows(start, start + size, sum(sizes)) for start, size in zip(starts, sizes, strict=True)]
+
+    def _forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return module(*args, **kwargs)
+
+
+def _batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    for tensor in tensors((args, kwargs)):
+        if tensor.ndim:
+            return tensor.shape[0]
+    raise InputError("an invoke needs a tensor with a batch axis among its inputs when there are several invokes")
+
+
+def _joined(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor):
+        shapes = {tuple(value.shape[1:]) for value in values}
+        if len(shapes) > 1:
+            raise InputError(
+                f"the inputs of several invokes are run as one batch and must agree in all axes but the first; "
+                f"here they have shapes {', '.join(str(tuple(value.shape)) for value in values)}"
+            )
+        return torch.cat(values)
+    return first
+
+
+def _signature(value: Any) -> Any:
+    """What a scan depends on: shapes, dtypes and devices of tensors, and other arguments as text."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    if isinstance(value, (tuple, list)):
+        return tuple(_signature(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((name, _signature(item)) for name, item in value.items())
+    return value if isinstance(value, (int, float, str, bool, type(None))) else id(value)

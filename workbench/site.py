@@ -1,0 +1,23 @@
+"""Site: the one address of a value inside a model."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Port = Literal["input", "output"]
+
+
+class Site(NamedTuple):
+    """Where a value appears: which module, which side of it, which of its calls.
+
+    `path` is the module's path below the root ("" is the root itself). `port` is "output" (exactly what the module
+    returned) or "input" (`(args, kwargs)` of its call). `call` counts calls of the module within one forward pass.
+    """
+
+    path: str
+    port: Port
+    call: int = 0
+
+    def __str__(self) -> str:
+        name = f"{self.path or 'model'}.{self.port}"
+        return f"{name} (call {self.call})" if self.call else name

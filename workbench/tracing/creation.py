@@ -1,0 +1,46 @@
+"""Creation: `torch.randn(...)` in a trace makes a traced tensor: it is made where and when the graph runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from functools import cache
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from workbench.graph import operations as ops
+from workbench.recorder import CURRENT
+
+FACTORIES = frozenset(
+    getattr(torch, name)
+    for name in """arange empty empty_strided eye full linspace logspace normal ones rand randint randn randperm tensor
+    zeros bernoulli multinomial""".split()
+)
+
+
+class Creation(TorchFunctionMode):
+    """Records factory calls that the user's own code makes; a library's pass, since it needs its tensors now."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in FACTORIES:
+            recorder = CURRENT.get()
+            if recorder is not None and not _library(sys._getframe(1).f_code.co_filename):
+                return recorder.add(ops.of(func), args, kwargs)
+        return func(*args, **(kwargs or {}))
+
+
+@cache
+def _library(file: str) -> bool:
+    """Whether a file is installed rather than the user's own."""
+    return file.startswith(_INSTALLED)
+
+
+_INSTALLED = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
+    | {os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep}
+)

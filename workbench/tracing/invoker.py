@@ -1,0 +1,61 @@
+"""Invoker: one input of a trace, and the block in which sites mean this input's rows."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from workbench.engine.scan import Scan
+from workbench.errors import InputError
+from workbench.recorder import not_recording
+from workbench.tracing.creation import Creation
+
+if TYPE_CHECKING:
+    from workbench.tracing.tracer import Tracer
+
+
+class Invoker:
+    """One input. `inputs` is what the model will be called on, `(args, kwargs)`, after preparation (tokens, …)."""
+
+    def __init__(self, tracer: Tracer, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._tracer = tracer
+        self._given = inputs
+        self._options = options
+        self._fakes: dict[int, Any] = {}
+        self._creation = Creation()
+
+    def _open(self) -> None:
+        tracer = self._tracer
+        if not self._given:
+            raise InputError("an invoke needs an input: tracer.invoke(input)")
+        with not_recording():
+            self.inputs = tracer.model._prepare(*self._given, **self._options)
+        self._given = ()
+        tracer._recorder.invoke = len(tracer.invokers)
+        tracer.invokers.append(self)
+
+    def __enter__(self) -> Self:
+        if self._tracer.invoker is not None:
+            raise InputError("an invoke is already open; close it before the next one")
+        self._open()
+        self._tracer.invoker = self
+        if self._tracer._scan_now:
+            self._scan()
+        self._creation.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._creation.__exit__(kind, error, trace)
+        if self._tracer.invoker is self and not self._tracer._inputs:
+            self._tracer.invoker = None
+
+    def _scan(self) -> Scan:
+        model = self._tracer.model
+        args, kwargs = model._batch([self.inputs])
+        return model._scan(args, {**kwargs, **self._tracer._kwargs})
+
+    def _release(self) -> None:
+        self._fakes.clear()
