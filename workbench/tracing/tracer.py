@@ -120,6 +120,7 @@ class Tracer:
             self._recorder.finish({}, lambda id: reason)
             raise
         self._recorder.finish(run.saved, run.reason)
+        run.release()
         if run.stopped is None:
             for site, node in run.idle():
                 warnings.warn(
