@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import errors
 from workbench.envoy import Envoy
+from workbench.interventions import ablate
 from workbench.models.base import NNsight
 
 if TYPE_CHECKING:
     from workbench.models.language import LanguageModel, demo
 
-__all__ = ["Envoy", "LanguageModel", "NNsight", "demo", "errors"]
+__all__ = ["Envoy", "LanguageModel", "NNsight", "ablate", "demo", "errors"]
 
 _LATER = {"LanguageModel": "workbench.models.language", "demo": "workbench.models.language"}
 
