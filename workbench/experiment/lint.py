@@ -13,9 +13,6 @@ from workbench.experiment.table import kind_of, target_words
 from workbench.experiment.to_python import edited_later, is_name
 from workbench.models.base import NNsight
 
-_MINUS = "\N{MINUS SIGN}"
-_DASH = "\N{EN DASH}"
-
 
 def lint(experiment: Experiment, model: NNsight) -> tuple[Fault, ...]:
     """Every fault of the cards that are switched on, and of the prompt. None of them means that it can be run.
@@ -117,8 +114,8 @@ def _positions(at: Target, here: Scene) -> Iterator[str]:
 
 
 def _out_of_range(position: int, count: int) -> str:
-    shown = str(position).replace("-", _MINUS)
-    has = f"the prompt has {count} tokens (0{_DASH}{count - 1})" if count > 1 else "the prompt has 1 token (0)"
+    shown = str(position).replace("-", "−")
+    has = f"the prompt has {count} tokens (0–{count - 1})" if count > 1 else "the prompt has 1 token (0)"
     if position >= 0:
-        return f"token {shown} is out of range: {has}. Use {_MINUS}1 for the last."
-    return f"token {shown} is out of range: {has}. Counted from the end it begins at {_MINUS}{count}."
+        return f"token {shown} is out of range: {has}. Use −1 for the last."
+    return f"token {shown} is out of range: {has}. Counted from the end it begins at −{count}."
