@@ -50,13 +50,26 @@ class Page:
         self.client.shell_channel.send(message)
         return message["header"]["msg_id"]
 
+    def close(self) -> None:
+        """Close the comms, and their subshells with them, as a page does that is left in peace."""
+        for comm in (self.rpc, self.events):
+            comm.close()
+        self.listen(0.1)
+        for comm in (self.rpc, self.events):
+            if comm.subshell is not None:
+                self._control("delete_subshell_request", {"subshell_id": comm.subshell})
+
     def _subshell(self) -> str:
-        message = self.client.session.msg("create_subshell_request", {})
+        return self._control("create_subshell_request", {})["subshell_id"]
+
+    def _control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        message = self.client.session.msg(kind, content)
         self.client.control_channel.send(message)
         while True:
             reply = self.client.control_channel.get_msg(timeout=PATIENCE)
             if reply["parent_header"]["msg_id"] == message["header"]["msg_id"]:
-                return reply["content"]["subshell_id"]
+                assert reply["content"]["status"] == "ok", reply
+                return reply["content"]
 
     # ---- what was heard
 
@@ -102,9 +115,20 @@ class Page:
         """Run a cell, not waiting for it."""
         return self.send("execute_request", {"code": code, "silent": False, "allow_stdin": False})
 
-    def cell(self, code: str) -> None:
-        """Run a cell to its end."""
-        self.end(self.begin(code))
+    def cell(self, code: str) -> str:
+        """Run a cell to its end; what it printed."""
+        cell = self.begin(code)
+        self.end(cell)
+        return self.printed(cell)
+
+    def printed(self, cell: str) -> str:
+        """What stands under a cell."""
+        said = [message for message in self.heard if message["parent_header"].get("msg_id") == cell]
+        return "".join(message["content"]["text"] for message in said if message["msg_type"] == "stream")
+
+    def closed(self, comm: Comm) -> bool:
+        """Whether the kernel has closed a comm."""
+        return any(message["msg_type"] == "comm_close" for message in self.of(comm))
 
     def end(self, cell: str) -> None:
         """Wait until a cell has ended; its error is the test's."""
@@ -165,6 +189,10 @@ class Kernel:
 
     def __exit__(self, *error: object) -> None:
         self.manager.shutdown_kernel(now=True)
+
+    def restart(self) -> None:
+        """A new process, behind the same connection."""
+        self.manager.restart_kernel(now=True, env=self.environment, cwd=str(ROOT))
 
     @contextmanager
     def client(self) -> Iterator[BlockingKernelClient]:
