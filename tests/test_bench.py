@@ -257,18 +257,19 @@ def at_each_block(do: Callable[[int], object]) -> Iterator[None]:
             handle.remove()
 
 
-def test_an_error_of_the_model_is_a_fault_in_words(panel: Panel) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_an_error_of_the_model_is_a_fault_in_words(panel: Panel, kind: type[BaseException]) -> None:
     panel.bench.code(ExperimentParams(experiment=Experiment(model="model", prompt=PROMPT)))
 
     def fail(block: int) -> None:
-        raise RuntimeError("out of luck")
+        raise kind("out of luck")
 
     with at_each_block(fail):
         result = panel.result(panel.run(hidden()))
     assert result.state == "failed"
     assert result.fault is not None
-    assert result.fault.message == "RuntimeError: out of luck"
-    assert result.headline == f"run 1 · {result.seconds:.2f} s · failed: RuntimeError: out of luck"
+    assert result.fault.message == f"{kind.__name__}: out of luck"
+    assert result.headline == f"run 1 · {result.seconds:.2f} s · failed: {kind.__name__}: out of luck"
     assert result.saved == ()
     assert panel.result(panel.run(hidden())).state == "done"
 

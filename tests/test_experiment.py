@@ -22,6 +22,7 @@ from workbench.experiment.lint import lint
 from workbench.experiment.run import run
 from workbench.experiment.scene import TAKES_TENSORS
 from workbench.experiment.to_python import is_name, quoted, to_python, write
+from workbench.tracing.tracer import SHOW_LOG
 
 PATHS = [envoy.path for envoy in gpt2().walk()]
 PROMPT = "the cat sat on"
@@ -184,6 +185,22 @@ def test_the_code_of_each_kind() -> None:
         '    wb.ablate(model.transformer.h[1].input, mode="mean")\n'
         "    whole = model.output.save()"
     )
+
+
+def test_modules_with_names_that_are_no_attributes() -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.get_submodule("class").get_submodule("output").get_submodule("a-b")(x)
+
+    odd = Odd()
+    odd.add_module("class", torch.nn.Module())
+    odd.get_submodule("class").add_module("output", torch.nn.Module())
+    odd.get_submodule("class.output").add_module("a-b", torch.nn.ReLU())
+    code = to_python(experiment(save("class.output.a-b")))
+    assert "x = model['class']['output']['a-b'].output.save()" in code
+    namespace: dict[str, Any] = {"model": wb.NNsight(odd)}
+    exec(code.replace(quoted(PROMPT), "torch.ones(1)"), namespace | {"torch": torch}, namespace)
+    assert torch.equal(namespace["x"].value, torch.ones(1))
 
 
 def test_which_line_is_whose() -> None:
@@ -359,6 +376,25 @@ def test_a_value_that_was_never_there_says_why() -> None:
     outcome = run(experiment(save("transformer.h", "never"), save("transformer.h.0", "there")), gpt2())
     assert list(outcome.saved) == ["there"]
     assert "transformer.h.output was never reached" in outcome.unset["never"]
+
+
+def test_a_model_that_predicts_no_token_has_no_next_logits() -> None:
+    e = experiment(save("pool"), prompt="the cat sat")
+    outcome = run(e, pooled())
+    assert outcome.next_logits is None
+    assert outcome.saved["x"].shape == (1, 4)
+
+
+def test_log_lines_go_to_whoever_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    token = SHOW_LOG.set(lines.append)
+    try:
+        with gpt2().trace(PROMPT) as tracer:
+            tracer.log("shape", gpt2().lm_head.output.shape)
+    finally:
+        SHOW_LOG.reset(token)
+    assert lines == tracer.logs == ["shape torch.Size([1, 4, 12])"]
+    assert capsys.readouterr().out == ""
 
 
 def test_keywords_are_no_names() -> None:

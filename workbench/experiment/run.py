@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +12,17 @@ from torch import Tensor
 
 from workbench.errors import NotSetError
 from workbench.experiment.kinds import Experiment, Save
-from workbench.experiment.scene import takes_text
-from workbench.experiment.to_python import Code, write
-from workbench.interventions import tensor_of
+from workbench.experiment.to_python import write
+from workbench.graph.operations import Operation
 from workbench.models.base import NNsight
+from workbench.recorder import require
 from workbench.tracing.tracer import SHOW_LOG
-
-_KEEP = "__keep_next_logits__"
 
 
 @dataclass
 class Outcome:
-    """What a run gave: saved values by name, why others have none, log lines, and the logits `(vocabulary,)` of the
-    last position (of a language model), as the interventions left them."""
+    """What a run gave: saved values by name, why others have none, log lines, and the next token's logits
+    `(vocabulary,)` as the interventions left them, where the model gives any."""
 
     saved: dict[str, Any] = field(default_factory=dict)
     unset: dict[str, str] = field(default_factory=dict)
@@ -58,16 +56,19 @@ def run(
         >>> run(e, wb.demo()).saved["hidden"].shape
         torch.Size([1, 3, 128])
     """
-    code = write(experiment)
     outcome = Outcome()
     kept: list[Any] = []
-    namespace = {experiment.model: model, "wb": importlib.import_module("workbench")}
-    text = code.text
-    if takes_text(model):
-        # One line more than is shown, at the end of the same block: it reads what the interventions made of the logits.
-        namespace[_KEEP] = kept.append
-        namespace["__tensor_of__"] = tensor_of
-        text += f"\n    {_KEEP}(__tensor_of__({experiment.model})[:, -1].save())"
+
+    def keep_next_logits() -> None:
+        kept.append(require("the run's end").add(_NEXT_LOGITS, (model.output,)).save())
+
+    # One line more than is shown, at the end of the same block: it reads what the interventions made of the output.
+    text = f"{write(experiment).text}\n    __keep_next_logits__()"
+    namespace = {
+        experiment.model: model,
+        "wb": importlib.import_module("workbench"),
+        "__keep_next_logits__": keep_next_logits,
+    }
 
     def show(line: str) -> None:
         outcome.logs.append(line)
@@ -85,9 +86,20 @@ def run(
                 outcome.saved[card.name] = namespace[card.name].value
             except NotSetError as error:
                 outcome.unset[card.name] = str(error)
-    if kept:
-        outcome.next_logits = kept[0].value[0].clone()
+    outcome.next_logits = kept[0].value
     return outcome
+
+
+def next_logits(output: Any) -> Tensor | None:
+    """The logits `(vocabulary,)` of the token after a prompt, from what a causal language model returned.
+
+    None for what has no `logits` of shape `(batch, position, vocabulary)`.
+    """
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    return logits[0, -1].clone() if isinstance(logits, Tensor) and logits.ndim == 3 else None
+
+
+_NEXT_LOGITS = Operation("next_logits", next_logits)
 
 
 def _compiled(text: str, name: str) -> Any:
@@ -95,6 +107,3 @@ def _compiled(text: str, name: str) -> Any:
     lines = text.splitlines(keepends=True)
     linecache.cache[name] = (len(text), None, lines, name)
     return compile(text, name, "exec", dont_inherit=True)
-
-
-__all__ = ["Code", "Outcome", "run"]

@@ -6,12 +6,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from workbench.engine.values import first_tensor
 from workbench.errors import InputError
 from workbench.experiment.fault import Fault
-from workbench.experiment.kinds import Experiment
 from workbench.experiment.lint import lint
-from workbench.experiment.run import run
+from workbench.experiment.run import next_logits, run
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import write
 from workbench.jupyter import look, report
@@ -98,7 +96,7 @@ class Bench:
     def models_changed(self) -> None:
         """Say so if the models are others than when this was last asked."""
         found = look.models_in(self._namespace())
-        known = [(name, id(model), look.device(model.module)) for name, model in found.items()]
+        known = [(name, id(model), look.loaded(model.module)) for name, model in found.items()]
         if known != self._known:
             self._known = known
             self._emit(ModelsChanged())
@@ -153,7 +151,7 @@ class Bench:
         changes = any(kind_of(card).changes for card in experiment.interventions if card.enabled)
         if changes:
             self._progress(record, 0, 2, "clean run")
-            clean = first_tensor(model.trace(experiment.prompt, trace=False))
+            clean = next_logits(model.trace(experiment.prompt, trace=False))
             self._progress(record, 1, 2, "run with interventions")
 
         def log(text: str) -> None:
@@ -162,7 +160,7 @@ class Bench:
 
         outcome = run(experiment, model, name=record.name, log=log)
         after = outcome.next_logits
-        before = after if clean is None else clean[0, -1]
+        before = clean if changes else after
         if before is not None and after is not None:
             record.before, record.after = compare(before, after, lambda id: pieces(model.tokenizer, [id])[0])
             if not record.after:
@@ -178,6 +176,3 @@ class Bench:
         self._emit(RunChanged(summary=report.summary(record)))
         if record.state != "running":
             self.models_changed()  # the first run loads the weights
-
-
-__all__ = ["Bench", "Experiment", "Faulty"]

@@ -51,6 +51,12 @@ def device(module: nn.Module) -> str:
     return NOT_LOADED if names == ["meta"] else ", ".join(names) or "cpu"
 
 
+def loaded(module: nn.Module) -> bool:
+    """Whether the weights are there; quick, since it is asked after every cell."""
+    first = next(module.parameters(), None)
+    return first is None or not first.is_meta
+
+
 def tree(name: str, model: NNsight) -> tuple[ModuleRow, ...]:
     """All modules, parents first; the first row is the model itself, under its variable's name."""
     counts = _parameters(model)

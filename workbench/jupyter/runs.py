@@ -161,12 +161,16 @@ class Runs:
                 record.state = "failed"
             elif record.outcome is None:
                 record.state, record.fault = "cancelled", None
+                record.before = record.after = ()
+                record.saved, record.unset = [], {}
             else:
                 record.state = "done"
             self._jobs.remove(job)
             self._forget()
-        self._changed(record)
-        self._next()
+        try:
+            self._changed(record)
+        finally:
+            self._next()
 
     def _compute(self, job: _Job) -> None:
         with self._lock:
@@ -174,7 +178,9 @@ class Runs:
         try:
             if job.open:
                 self._work(job.record, job.model)
-        except Exception as error:
+        except Cancelled:
+            raise
+        except BaseException as error:  # a forward pass may even exit(); the next run is to come all the same
             job.record.fault = explain(error, job.record.code.cards)
 
     def _close(self, job: _Job) -> None:
