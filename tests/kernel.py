@@ -40,8 +40,8 @@ class Page:
     def __init__(self, client: BlockingKernelClient, subshells: bool = True) -> None:
         self.client = client
         self.heard: list[dict[str, Any]] = []
-        self.rpc = Comm(self, "workbench.rpc", self._subshell() if subshells else None)
-        self.events = Comm(self, "workbench.events", self._subshell() if subshells else None)
+        self.rpc = Comm(self, "workbench.rpc", self.subshell() if subshells else None)
+        self.events = Comm(self, "workbench.events", self.subshell() if subshells else None)
 
     def send(self, kind: str, content: dict[str, Any], subshell: str | None = None) -> str:
         message = self.client.session.msg(kind, content)
@@ -57,12 +57,14 @@ class Page:
         self.listen(0.1)
         for comm in (self.rpc, self.events):
             if comm.subshell is not None:
-                self._control("delete_subshell_request", {"subshell_id": comm.subshell})
+                self.control("delete_subshell_request", {"subshell_id": comm.subshell})
 
-    def _subshell(self) -> str:
-        return self._control("create_subshell_request", {})["subshell_id"]
+    def subshell(self) -> str:
+        """A new subshell's id."""
+        return self.control("create_subshell_request", {})["subshell_id"]
 
-    def _control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    def control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """A request on the control channel, and its reply."""
         message = self.client.session.msg(kind, content)
         self.client.control_channel.send(message)
         while True:
@@ -78,18 +80,18 @@ class Page:
         for message in self.heard:
             if what(message):
                 return message
-        until = time.monotonic() + patience
-        while time.monotonic() < until:
-            message = self._hear(until - time.monotonic())
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            message = self._hear(end - time.monotonic())
             if message is not None and what(message):
                 return message
         raise AssertionError(f"not heard within {patience} s; last heard: {self.heard[-5:]}")
 
     def listen(self, seconds: float) -> None:
         """Hear what comes within some time."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._hear(until - time.monotonic())
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._hear(end - time.monotonic())
 
     def _hear(self, patience: float) -> dict[str, Any] | None:
         try:
@@ -120,6 +122,18 @@ class Page:
         cell = self.begin(code)
         self.end(cell)
         return self.printed(cell)
+
+    @contextmanager
+    def busy(self, flag: Path) -> Iterator[str]:
+        """A cell that runs for as long as the block does, whatever the machine's pace."""
+        cell = self.begin(f"print('begun')\n{until(flag)}\nprint('ended')")
+        self.wait(lambda message: self.printed(cell) == "begun\n")
+        try:
+            yield cell
+            assert self.printed(cell) == "begun\n"
+        finally:
+            flag.touch()
+            self.end(cell)
 
     def printed(self, cell: str) -> str:
         """What stands under a cell."""
@@ -157,6 +171,12 @@ class Page:
             lambda message: any(_ends(event, run) for event in message["content"].get("data", {}).get("events", ()))
         )
         return next(event["summary"] for event in self.told("run") if _ends(event, run))
+
+
+def until(flag: Path) -> str:
+    """Python that waits until a file is there, longer than any test waits for anything else."""
+    there = f"pathlib.Path({str(flag)!r}).exists()"
+    return f"import time, pathlib\nfor _ in range(4500):\n    if {there}: break\n    time.sleep(0.02)"
 
 
 def _is_idle(message: dict[str, Any], parent: str) -> bool:

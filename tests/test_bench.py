@@ -320,7 +320,6 @@ def test_cancel_ends_a_run_within_one_module_call(panel: Panel) -> None:
     assert reached == [0]
     assert result.state == "cancelled"
     assert result.headline == f"run 1 · cancelled after {result.seconds:.2f} s"
-    assert result.seconds < 1
     assert (result.fault, result.saved) == (None, ())
     assert hooks_left() == 0
     assert panel.result(panel.run(hidden())).state == "done"
