@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from workbench import errors
 from workbench.envoy import Envoy
+from workbench.interventions import ablate
 from workbench.models.base import NNsight
 
 if TYPE_CHECKING:
     from workbench.models.language import LanguageModel, demo
 
-__all__ = ["Envoy", "LanguageModel", "NNsight", "demo", "errors"]
+__all__ = ["Envoy", "LanguageModel", "NNsight", "ablate", "demo", "errors"]
 
 _LATER = {"LanguageModel": "workbench.models.language", "demo": "workbench.models.language"}
 
@@ -23,3 +25,14 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"workbench has no {name!r}")
+
+
+def _link() -> None:
+    """In a Jupyter kernel, answer the panel when it asks; elsewhere nothing."""
+    if "ipykernel" in sys.modules:
+        from workbench.jupyter.link import register
+
+        register()
+
+
+_link()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from keyword import iskeyword
 from typing import Any
 
 from torch import nn
@@ -216,7 +217,7 @@ def expression(name: str, path: str) -> str:
     for part in path.split(".") if path else ():
         if part.isdigit():
             name += f"[{part}]"
-        elif part.isidentifier() and not hasattr(Envoy, part):
+        elif part.isidentifier() and not iskeyword(part) and not hasattr(Envoy, part):
             name += f".{part}"
         else:
             name += f"[{part!r}]"

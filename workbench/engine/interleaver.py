@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from workbench.engine.batching import Rows, narrow, write
-from workbench.engine.plan import Plan, SitePlan, sites_of
+from workbench.engine.plan import Plan, SitePlan, sites_of, write_target
 from workbench.engine.values import copied, shape_text
 from workbench.errors import OrderError, located
 from workbench.graph import operations as ops
@@ -86,6 +86,13 @@ class Run:
             if env[id] is not _MISSING:
                 self.saved[id] = env[id]
         return result
+
+    def release(self) -> None:
+        """Let go of all values; the run still knows why a value is missing."""
+        self.saved = {}
+        self.bindings = {}
+        self.modules = {}
+        self._swapped.clear()
 
     def _install(self, installed: list[tuple[nn.Module, bool]]) -> None:
         """Insert hooks directly, ours first: a register call costs three times as much, and hooks that a library
@@ -274,8 +281,15 @@ class Run:
         """Writes that did nothing since their site was never reached."""
         found = []
         for node in self._nodes:
-            if node.op is ops.SWAP and node.args[0] not in self._reached:
-                found.append((node.args[0], node))
+            if node.op is ops.SWAP:
+                site = node.args[0]
+            else:
+                target = write_target(node)
+                if target is None or self._nodes[target].op is not ops.SITE:
+                    continue
+                site = self._nodes[target].args[0]
+            if site not in self._reached:
+                found.append((site, node))
         return found
 
 

@@ -101,7 +101,7 @@ def scan(root: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kw
 
 
 def _shadow(root: nn.Module, mode: Any) -> nn.Module:
-    """A copy of the model whose parameters and buffers are fake; hooks of runs in flight are left out."""
+    """A copy of the model whose parameters and buffers are fake, without hooks: a stranger's hook may keep what it sees."""
     memo: dict[int, Any] = {}
     for tensor in (*root.parameters(), *root.buffers()):
         if tensor.is_meta:  # not loaded yet: it will be where the inputs are
@@ -111,9 +111,8 @@ def _shadow(root: nn.Module, mode: Any) -> nn.Module:
             memo[id(tensor)] = mode.from_tensor(tensor.detach())
     shadow = copy.deepcopy(root, memo)
     for module in shadow.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [key for key in hooks if key < 0]:
-                del hooks[key]
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
     return shadow
 
 

@@ -6,16 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Experiment, Frozen
-
-
-class Fault(Frozen):
-    """Something wrong, in words a person can act on."""
-
-    message: str
-    card: str | None = Field(default=None, description="id of the card it belongs to, when it belongs to one")
-    line: str | None = Field(default=None, description="the user's own line, when one is to blame")
-    detail: str | None = Field(default=None, description="the traceback, for the curious")
+from workbench.views.heatmap import Heatmap
+from workbench.views.tokens import TopToken
 
 
 class ModelInfo(Frozen):
@@ -46,25 +40,6 @@ class Shape(Frozen):
     output: tuple[int, ...] | None
     dtype: str | None
     why: str | None = Field(default=None, description="why unknown, when it is")
-
-
-class TopToken(Frozen):
-    token: str
-    id: int
-    probability: float
-
-
-class Heatmap(Frozen):
-    """A float32 picture, row-major in the reply's buffer number `buffer`."""
-
-    kind: Literal["heatmap"] = "heatmap"
-    rows: int
-    columns: int
-    row_labels: tuple[str, ...] = Field(description="token labels, or row numbers as text")
-    limit: float = Field(description="colours run from -limit to +limit; what lies outside is clipped")
-    clipped: int = Field(description="numbers outside the limit")
-    stride: int = Field(default=1, description="features merged into one column, by mean; 1 means none")
-    buffer: int
 
 
 class Saved(Frozen):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from contextvars import Token
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,10 @@ from workbench.tracing.invoker import Invoker
 
 if TYPE_CHECKING:
     from workbench.models.base import NNsight
+
+
+SHOW_LOG: ContextVar[Callable[[str], None]] = ContextVar("workbench.show_log", default=print)
+"""What shows a log line as it is written: `print`, unless a panel that shows its own runs' lines has taken over."""
 
 
 class Tracer:
@@ -120,6 +125,7 @@ class Tracer:
             self._recorder.finish({}, lambda id: reason)
             raise
         self._recorder.finish(run.saved, run.reason)
+        run.release()
         if run.stopped is None:
             for site, node in run.idle():
                 warnings.warn(
@@ -163,7 +169,7 @@ class Tracer:
 
     def _log(self, line: str) -> None:
         self.logs.append(line)
-        print(line)
+        SHOW_LOG.get()(line)
 
     # ---- shapes
 

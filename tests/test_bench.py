@@ -1,0 +1,382 @@
+"""The bench as the panel uses it: what it finds, what it runs, what it remembers, and what it says of faults."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import workbench as wb
+from tests.byhand import by_hand
+from tests.tiny import gpt2
+from workbench.errors import InputError
+from workbench.experiment.kinds import Ablate, Experiment, Save, Target
+from workbench.experiment.scene import TAKES_TENSORS
+from workbench.jupyter.bench import Bench, Faulty
+from workbench.jupyter.messages import METHODS, ExperimentParams, ModelParams, PromptParams, RunParams, RunResult
+from workbench.jupyter.runs import KEPT, REMEMBERED
+
+PROMPT = "the cat sat on"
+
+
+class Panel:
+    """Whoever asks: a bench over a namespace, and the events heard from it."""
+
+    def __init__(self, **namespace: object) -> None:
+        self.namespace = namespace
+        self.events: list[Any] = []
+        self.bench = Bench(lambda: self.namespace, self.events.append)
+
+    def run(self, *cards: Save | Ablate, prompt: str = PROMPT) -> int:
+        experiment = Experiment(model="model", prompt=prompt, interventions=cards)
+        return self.bench.run(ExperimentParams(experiment=experiment)).run
+
+    def result(self, run: int) -> RunResult:
+        """The result, once the run has ended."""
+        wait(lambda: self.state(run) != "running")
+        return self.bench.result(RunParams(run=run))[0]
+
+    def state(self, run: int) -> str:
+        return next(summary.state for summary in self.bench.runs().runs if summary.run == run)
+
+    def cancel(self, run: int) -> None:
+        self.bench.cancel(RunParams(run=run))
+
+
+def wait(until: Callable[[], bool], patience: float = 30.0) -> None:
+    end = time.monotonic() + patience
+    while not until():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def panel() -> Panel:
+    return Panel(model=gpt2())
+
+
+def hidden(name: str = "hidden", positions: tuple[int, ...] | None = None) -> Save:
+    return Save(id=name, at=Target(path="transformer.h.1", positions=positions), name=name)
+
+
+MLP = Ablate(id="mlp", at=Target(path="transformer.h.0.mlp"))
+
+
+# ---- what there is
+
+
+def test_models_are_found_by_name(panel: Panel) -> None:
+    plain = wb.NNsight(nn.Linear(2, 3))
+    panel.namespace |= {"same": gpt2(), "plain": plain, "_hidden": wb.NNsight(nn.ReLU()), "number": 3, "raw": nn.ReLU()}
+    found = panel.bench.models()
+    assert [(each.name, each.cls, each.device, each.tokenizes) for each in found.models] == [
+        ("model", "GPT2LMHeadModel", "cpu", True),
+        ("plain", "Linear", "cpu", False),
+    ]
+    assert found.models[1].parameters == 2 * 3 + 3
+    assert found.models[0].parameters == gpt2().module.num_parameters()  # pyright: ignore[reportCallIssue]
+    assert found.kernel == panel.bench.models().kernel != Bench(dict).models().kernel
+
+
+def test_changed_models_are_told_once(panel: Panel) -> None:
+    panel.bench.models_changed()
+    panel.bench.models_changed()
+    assert [event.type for event in panel.events] == ["models"]
+    panel.namespace["second"] = wb.NNsight(nn.ReLU())
+    panel.bench.models_changed()
+    panel.namespace["not a model"] = 3
+    panel.bench.models_changed()
+    assert [event.type for event in panel.events] == ["models"] * 2
+    del panel.namespace["second"]
+    panel.bench.models_changed()
+    assert len(panel.events) == 3
+
+
+def test_the_tree_is_the_model_parents_first(panel: Panel) -> None:
+    rows = panel.bench.tree(ModelParams(model="model")).rows
+    module = gpt2().module
+    assert [row.path for row in rows] == [path for path, _ in module.named_modules()]
+    for row in rows:
+        target = module.get_submodule(row.path)
+        assert row.cls == type(target).__name__
+        assert row.name == (row.path.split(".")[-1] or "model")
+        assert row.depth == (len(row.path.split(".")) if row.path else 0)
+        assert row.children == len(list(target.children()))
+        assert row.parameters == sum(each.numel() for each in target.parameters())  # tied ones once
+
+
+def test_tokens_and_shapes(panel: Panel) -> None:
+    tokens = panel.bench.tokens(PromptParams(model="model", prompt="the dog"))
+    assert (tokens.tokens, tokens.ids) == (("the", "dog"), (1, 10))
+    reply = panel.bench.shapes(PromptParams(model="model", prompt="the dog ran"))
+    assert reply.how == "scanned"
+    mlp = reply.shapes["transformer.h.0.mlp.c_fc"]
+    assert (mlp.input, mlp.output, mlp.dtype, mlp.why) == ((1, 3, 8), (1, 3, 32), "float32", None)
+    blocks = reply.shapes["transformer.h"]
+    assert (blocks.output, blocks.why) == (None, "not called when this prompt is run")
+    assert reply.shapes.keys() == {row.path for row in panel.bench.tree(ModelParams(model="model")).rows}
+
+
+def test_a_model_without_a_tokenizer_says_so(panel: Panel) -> None:
+    panel.namespace["plain"] = wb.NNsight(nn.Linear(2, 2))
+    asked = PromptParams(model="plain", prompt="the")
+    with pytest.raises(InputError, match="takes tensors, not text"):
+        panel.bench.tokens(asked)
+    reply = panel.bench.shapes(asked)
+    assert (reply.shapes, reply.how) == ({}, f"unknown: {TAKES_TENSORS}")
+    code = panel.bench.code(ExperimentParams(experiment=Experiment(model="plain")))
+    assert [fault.message for fault in code.faults] == [TAKES_TENSORS]
+
+
+def test_shapes_of_no_prompt_are_unknown_with_the_reason(panel: Panel) -> None:
+    reply = panel.bench.shapes(PromptParams(model="model", prompt=""))
+    assert (reply.shapes, reply.how) == ({}, "unknown: the prompt '' has no tokens; write at least one")
+
+
+def test_a_name_that_is_no_model(panel: Panel) -> None:
+    panel.namespace["number"] = 3
+    for name in ("number", "nothing"):
+        with pytest.raises(InputError, match=f"there is no model named '{name}' in this kernel"):
+            panel.bench.tree(ModelParams(model=name))
+
+
+def test_requests_by_name_and_as_data(panel: Panel) -> None:
+    experiment = Experiment(model="model", prompt=PROMPT, interventions=(MLP,)).model_dump(mode="json")
+    data, buffers = panel.bench.call("code", {"experiment": experiment})
+    assert data["code"].startswith('with model.trace("the cat sat on"):\n    wb.ablate(')
+    assert (data["faults"], buffers) == ([], [])
+    with pytest.raises(InputError, match="unknown request '__init__'; one of models, tree"):
+        panel.bench.call("__init__", {})
+    assert all(callable(getattr(panel.bench, method)) for method in METHODS)
+
+
+# ---- runs
+
+
+def test_a_run_gives_both_rows_of_tokens_and_the_saved_value(panel: Panel) -> None:
+    run = panel.run(MLP, hidden())
+    result = panel.result(run)
+    assert (result.state, result.fault, result.logs) == ("done", None, ())
+    assert result.code == (
+        'with model.trace("the cat sat on"):\n'
+        "    wb.ablate(model.transformer.h[0].mlp)\n"
+        "    hidden = model.transformer.h[1].output.save()"
+    )
+    ids = torch.tensor([[1, 2, 3, 4]])
+    module = gpt2().module
+    with torch.no_grad():
+        clean = module(input_ids=ids).logits[0, -1].softmax(-1)
+    saved, output = by_hand(module, result.experiment, input_ids=ids)
+    changed = output.logits[0, -1].softmax(-1)
+    for row, expected in ((result.before, clean), (result.after, changed)):
+        assert [top.probability for top in row] == pytest.approx(expected[[top.id for top in row]].tolist(), abs=1e-5)
+    assert {top.id for top in result.before} == {*clean.topk(5).indices.tolist(), *changed.topk(5).indices.tolist()}
+    assert [top.id for top in result.before] == [top.id for top in result.after]
+
+    (value,) = result.saved
+    assert (value.name, value.path, value.shape, value.dtype) == ("hidden", "transformer.h.1", (1, 4, 8), "float32")
+    assert value.view is not None
+    assert value.view.row_labels == ("the", "cat", "sat", "on")
+    _, buffers = panel.bench.result(RunParams(run=run))
+    np.testing.assert_allclose(
+        np.frombuffer(buffers[value.view.buffer], np.float32).reshape(4, 8), saved["hidden"][0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_headline(panel: Panel) -> None:
+    result = panel.result(panel.run(MLP, hidden("a"), hidden("b")))
+    best = [max(row, key=lambda top: top.probability) for row in (result.before, result.after)]
+    words = [f"{top.token} {top.probability:.2f}" for top in best]
+    assert result.headline == (
+        f"run 1 · {result.seconds:.2f} s · {words[0]} → {words[1]} · 1 intervention · 2 values saved"
+    )
+    result = panel.result(panel.run())
+    assert result.headline == f"run 2 · {result.seconds:.2f} s · {words[0]} · no intervention"
+    assert result.before == result.after
+
+
+def test_what_is_told_of_a_run(panel: Panel) -> None:
+    panel.bench.models_changed()
+    panel.result(panel.run(MLP))
+    told = [(event.type, getattr(event, "text", None)) for event in panel.events]
+    assert told[:4] == [
+        ("models", None),
+        ("run", None),
+        ("progress", "clean run"),
+        ("progress", "run with interventions"),
+    ]
+    wait(lambda: len(panel.events) == 5)
+    assert [event.summary.state for event in panel.events if event.type == "run"] == ["running", "done"]
+
+
+def test_labels_of_chosen_positions(panel: Panel) -> None:
+    (value,) = panel.result(panel.run(hidden(positions=(-1, 0)))).saved
+    assert value.view is not None
+    assert value.view.row_labels == ("on", "the")
+
+
+def test_a_value_that_is_no_tensor_is_shown_by_its_first(panel: Panel) -> None:
+    card = Save(id="a", at=Target(path="transformer.h.0.attn"), name="attention")
+    (value,) = panel.result(panel.run(card)).saved
+    assert value.text == "tuple: (1, 4, 8) float32, None"
+    assert value.view is not None
+    assert (value.view.rows, value.view.columns) == (4, 8)
+
+
+def test_a_faulty_experiment_is_refused(panel: Panel) -> None:
+    with pytest.raises(Faulty) as error:
+        panel.run(Ablate(id="far", at=Target(path="transformer.h.0", positions=(9,))))
+    assert error.value.fault.card == "far"
+    assert error.value.fault.message == "token 9 is out of range: the prompt has 4 tokens (0–3). Use −1 for the last."
+    assert panel.bench.runs().runs == ()
+
+
+@contextmanager
+def at_each_block(do: Callable[[int], object]) -> Iterator[None]:
+    """Something that happens when a block of the model is reached."""
+    blocks = gpt2().module.get_submodule("transformer.h").children()
+
+    def hook(index: int) -> Callable[[nn.Module, Any], None]:
+        def reached(module: nn.Module, args: Any) -> None:
+            do(index)
+
+        return reached
+
+    handles = [block.register_forward_pre_hook(hook(index)) for index, block in enumerate(blocks)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_an_error_of_the_model_is_a_fault_in_words(panel: Panel, kind: type[BaseException]) -> None:
+    panel.bench.code(ExperimentParams(experiment=Experiment(model="model", prompt=PROMPT)))
+
+    def fail(block: int) -> None:
+        raise kind("out of luck")
+
+    with at_each_block(fail):
+        result = panel.result(panel.run(hidden()))
+    assert result.state == "failed"
+    assert result.fault is not None
+    assert result.fault.message == f"{kind.__name__}: out of luck"
+    assert result.headline == f"run 1 · {result.seconds:.2f} s · failed: {kind.__name__}: out of luck"
+    assert result.saved == ()
+    assert panel.result(panel.run(hidden())).state == "done"
+
+
+def test_an_ablation_that_ends_in_nan_says_so(panel: Panel) -> None:
+    module = gpt2().module.get_submodule("transformer.h.0.mlp")
+    calls = []
+
+    def spoil(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return output * float("nan") if len(calls) > 1 else output  # the clean run is the first
+
+    panel.bench.code(ExperimentParams(experiment=Experiment(model="model", prompt=PROMPT)))
+    handle = module.register_forward_hook(spoil)
+    try:
+        result = panel.result(panel.run(Ablate(id="a", at=Target(path="transformer.h.1.mlp", positions=(0,)))))
+    finally:
+        handle.remove()
+    assert result.state == "done"
+    assert "→ NaN" in result.headline
+    assert result.after == ()
+    assert [line.text for line in result.logs] == [
+        "the logits at the last token are not numbers (NaN), so there are no probabilities"
+    ]
+
+
+# ---- cancel
+
+
+def hooks_left() -> int:
+    return sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in gpt2().module.modules())
+
+
+def test_cancel_ends_a_run_within_one_module_call(panel: Panel) -> None:
+    panel.bench.code(ExperimentParams(experiment=Experiment(model="model", prompt=PROMPT)))
+    reached: list[int] = []
+    gate = threading.Event()
+
+    def slowly(block: int) -> None:
+        reached.append(block)
+        gate.wait(0.5)
+
+    with at_each_block(slowly):
+        run = panel.run(hidden())
+        wait(lambda: bool(reached))
+        panel.cancel(run)
+        result = panel.result(run)
+    assert reached == [0]
+    assert result.state == "cancelled"
+    assert result.headline == f"run 1 · cancelled after {result.seconds:.2f} s"
+    assert (result.fault, result.saved) == (None, ())
+    assert hooks_left() == 0
+    assert panel.result(panel.run(hidden())).state == "done"
+    with pytest.raises(InputError, match="run 1 cannot be cancelled: it is cancelled"):
+        panel.cancel(run)
+
+
+def test_runs_wait_for_each_other_and_can_be_cancelled_while_they_wait(panel: Panel) -> None:
+    panel.bench.code(ExperimentParams(experiment=Experiment(model="model", prompt=PROMPT)))
+    gate = threading.Event()
+    running: list[int] = []
+    with at_each_block(lambda block: (running.append(block), gate.wait(30))):
+        first, second, third = panel.run(), panel.run(), panel.run()
+        wait(lambda: running == [0])
+        headlines = [summary.headline for summary in panel.bench.runs().runs]
+        assert headlines == ["run 3 · waiting for run 2", "run 2 · waiting for run 1", "run 1 · running"]
+        panel.cancel(second)
+        assert panel.result(second).headline == "run 2 · cancelled before it began"
+        gate.set()
+        assert panel.result(first).state == panel.result(third).state == "done"
+    assert running == [0, 1, 0, 1]
+
+
+def test_cancel_at_any_moment_leaves_nothing_behind(panel: Panel) -> None:
+    states = []
+    for number in range(150):
+        run = panel.run(MLP, hidden())
+        time.sleep(number % 50 * 0.0002)
+        with suppress(InputError):  # it had ended
+            panel.cancel(run)
+        states.append(panel.result(run).state)
+        assert hooks_left() == 0
+    assert set(states) <= {"done", "cancelled"}
+    assert "cancelled" in states
+    assert panel.result(panel.run(MLP, hidden())).state == "done"
+
+
+# ---- history
+
+
+def test_the_history_remembers_the_last_runs_and_holds_few_tensors(panel: Panel) -> None:
+    for _ in range(REMEMBERED + 3):
+        panel.result(panel.run(hidden()))
+    runs = panel.bench.runs().runs
+    assert [summary.run for summary in runs] == list(range(REMEMBERED + 3, 3, -1))
+    views = [panel.result(summary.run).saved[0].view for summary in runs]
+    assert [view is not None for view in views] == [True] * KEPT + [False] * (REMEMBERED - KEPT)
+    old = panel.result(runs[-1].run).saved[0]
+    assert old.text.endswith("· no longer held; run it again to see it")
+    with pytest.raises(InputError, match=r"run 1 is not remembered; the last 20 are"):
+        panel.bench.result(RunParams(run=1))
+
+
+def test_a_run_keeps_its_model_although_the_name_is_given_away(panel: Panel) -> None:
+    gate = threading.Event()
+    with at_each_block(lambda block: gate.wait(30)):
+        run = panel.run(hidden())
+        panel.namespace.clear()
+        gate.set()
+        assert panel.result(run).state == "done"

@@ -1,0 +1,48 @@
+"""Fault: something wrong, told to a person, on the card it belongs to."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+
+from pydantic import Field, ValidationError
+
+from workbench.errors import WorkbenchError
+from workbench.experiment.kinds import Frozen
+
+
+class Fault(Frozen):
+    """Something wrong, in words a person can act on."""
+
+    message: str
+    card: str | None = Field(default=None, description="id of the card it belongs to, when it belongs to one")
+    line: str | None = Field(default=None, description="the user's own line, when one is to blame")
+    detail: str | None = Field(default=None, description="the traceback, for the curious")
+
+
+def explain(error: BaseException, cards: Mapping[int, str] | None = None) -> Fault:
+    """An error as a fault.
+
+    Args:
+        error: what was raised.
+        cards: for an error of generated code, the card that each of its lines came from.
+    """
+    line = getattr(error, "line", None)
+    number = re.search(r" line (\d+)\b", line) if line else None
+    return Fault(
+        message=_message(error),
+        card=cards.get(int(number[1])) if cards and number else None,
+        line=line,
+        detail="".join(traceback.format_exception(error)),
+    )
+
+
+def _message(error: BaseException) -> str:
+    """The error's own words; the kind of error before them where they were not written for a person to act on."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    words = str(error).split("\nWhile running ")[0].strip()
+    if isinstance(error, WorkbenchError):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
