@@ -1,34 +1,36 @@
-# Two commands: `make lab` to use it, `make test` to check it. Both set everything up first, and are quick the second time.
-PYTHON ?= python3
-VENV := .venv/bin
+# Two commands are enough: `make lab` to use it, `make test` to check it. The work is in scripts/.
+# Settings: PYTHON=/path/to/python, CHROMIUM=/path/to/chromium, LABFLAGS="--no-browser --port=8890".
 
-.PHONY: help setup lab test check bench types notebooks browser clean
+DO = @sh scripts/run.sh
 
-help:
-	@echo "make lab     set up, then open JupyterLab with the panel"
-	@echo "make test    set up, then run every check"
-	@echo "make check   format, lint, types and unit tests only"
-	@echo "make bench   speed beside hand-written hooks, as ratios"
-	@echo "make types   write the TypeScript types anew from the Python ones"
-	@echo "make clean   remove what the set-up made"
+.PHONY: help setup lab test check format bench types picture clean
 
-setup:
-	@$(PYTHON) scripts/setup.py
+help:  ## what can be asked for
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
 
-lab: setup
-	@$(VENV)/jupyter lab notebooks/first_look.ipynb
+setup:  ## make .venv, install everything, build the panel
+	$(DO) setup
 
-test: setup
-	@$(VENV)/python scripts/checks.py
+lab:  ## set up, then open JupyterLab on notebooks/first_look.ipynb
+	$(DO) lab $(LABFLAGS)
 
-check: setup
-	@$(VENV)/python scripts/checks.py lint types units
+test:  ## set up, then run all checks: lint, types, units, notebooks, browser
+	$(DO) test
 
-bench: setup
-	@$(VENV)/python -m benchmarks.engine
+check:  ## set up, then the quick checks: lint, types, units
+	$(DO) check
 
-types: setup
-	@npm run --silent types
+format:  ## put the code in shape
+	$(DO) format
 
-clean:
-	rm -rf .venv .make node_modules workbench/labextension labextension/lib
+bench:  ## measure against hooks written by hand
+	$(DO) bench
+
+types:  ## write the panel's types anew from the Python ones
+	$(DO) types
+
+picture:  ## take the README's picture anew
+	$(DO) picture
+
+clean:  ## remove what was built and installed
+	$(DO) clean

@@ -1,44 +1,75 @@
-"""Runs the project's checks one after the other, says what each is and how long it took, and stops at the first failure."""
+"""All that says whether the checkout is right: each check in one line, the words of those that fail, a summary."""
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
-import sys
 import time
-from pathlib import Path
+from dataclasses import dataclass, field
 
-ROOT = Path(__file__).resolve().parents[1]
-PYTHON = sys.executable
+from scripts.steps import PYTHON, ROOT, Failure, environment, run, say
 
-CHECKS: dict[str, list[list[str]]] = {
-    "lint": [[PYTHON, "-m", "ruff", "format", "--check", "-q", "."], [PYTHON, "-m", "ruff", "check", "-q", "."]],
-    "types": [[PYTHON, "-m", "pyright"]],
-    "units": [[PYTHON, "-m", "pytest", "--ignore", "tests/browser"]],
-    "notebooks": [[PYTHON, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "notebooks"]],
+
+@dataclass(frozen=True)
+class Check:
+    """A command that must end well; a `live` one shows its words as they come."""
+
+    name: str
+    command: tuple[str, ...]
+    live: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def python(name: str, *words: str, live: bool = False, **settings: str) -> Check:
+    """A check that is a Python module."""
+    return Check(name, (str(PYTHON), "-m", *words), live, settings)
+
+
+QUICK = (
+    python("ruff, rules", "ruff", "check", "."),
+    python("ruff, format", "ruff", "format", "--check", "."),
+    python("pyright", "pyright"),
+    Check("tsc --strict", ("npm", "run", "check")),
+    Check("generated types", ("npm", "run", "types:check")),
+    python("unit tests", "pytest", "tests", "--ignore=tests/browser", live=True),
+)
+SLOW = (
+    python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True),
+    python("browser tests", "pytest", "tests/browser", live=True),
+)
+OF = {
+    "check": QUICK,
+    "test": (*QUICK, *SLOW),
+    "format": (python("ruff, rules", "ruff", "check", "--fix", "."), python("ruff, format", "ruff", "format", ".")),
+    "bench": (python("bench", "scripts.bench", live=True),),
+    "types": (Check("types", ("npm", "run", "types")),),
+    "picture": (python("picture", "pytest", "tests/browser/test_make_lab.py", live=True, WORKBENCH_PICTURE="1"),),
 }
-if (ROOT / "package.json").exists():
-    CHECKS["types"] += [["npm", "run", "--silent", "check"], ["npm", "run", "--silent", "types:check"]]
-if (ROOT / "tests" / "browser").exists():
-    CHECKS["browser"] = [[PYTHON, "-m", "pytest", "tests/browser"]]
 
 
-def main(names: list[str]) -> None:
-    """Run the named checks, or all."""
-    os.chdir(ROOT)
-    os.environ["PATH"] = f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    for name in names or CHECKS:
-        for command in CHECKS[name]:
-            shown = " ".join("python" if part == PYTHON else part for part in command)
-            print(f"· {name}: {shown}", flush=True)
-            start = time.monotonic()
-            status = subprocess.run(command, check=False).returncode
-            print(f"  {time.monotonic() - start:.0f} s", flush=True)
-            if status:
-                sys.exit(f"make: the check '{name}' failed (`{shown}`, status {status})")
-    print("all checks passed")
+def run_all(what: str) -> int:
+    """Runs every check of `what`, also after one failed; the exit status is 0 when all ended well."""
+    start = time.monotonic()
+    failed = [check.name for check in OF[what] if not passes(check)]
+    took = f"{time.monotonic() - start:.0f} s"
+    say(f"make {what}: failed: {'; '.join(failed)} ({took})" if failed else f"make {what}: all well ({took})")
+    return 1 if failed else 0
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def passes(check: Check) -> bool:
+    """Runs one and says how it ended and how long it took."""
+    say(f"{check.name}:" if check.live else f"{check.name} ... ", end="\n" if check.live else "")
+    start = time.monotonic()
+    words = ""
+    if check.live:
+        settings = environment() | check.settings
+        well = subprocess.call(check.command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL) == 0
+    else:
+        try:
+            run(re.sub(r"\W+", "-", check.name), *check.command)
+            well = True
+        except Failure as failure:
+            well, words = False, f"\n{failure}"
+    again = f"{check.name}: " if check.live else ""
+    say(f"{again}{'ok' if well else 'failed'}, {time.monotonic() - start:.1f} s{words}")
+    return well

@@ -48,3 +48,15 @@ def answers(path: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return said.returncode == 0
+
+
+def main() -> None:
+    """Starts it once and closes it: says here, and not in the middle of the tests, that something is missing."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        playwright.chromium.launch(executable_path=find(), args=list(FLAGS)).close()
+
+
+if __name__ == "__main__":
+    main()

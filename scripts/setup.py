@@ -1,143 +1,158 @@
-"""Sets up a checkout: the environment, the panel, a browser for its tests. Uses the standard library alone.
-
-Each step is skipped when the files it depends on have not changed since it last succeeded.
-"""
+"""Makes the checkout ready: environment, Python packages, the panel, the package itself, and a Chromium for tests."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import time
-import venv
-from collections.abc import Callable, Iterable
+import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-STAMPS = ROOT / ".make"
-VENV = ROOT / ".venv"
-BIN = VENV / "bin"
+from scripts import chromium, needs
+from scripts.steps import PYTHON, ROOT, STAMPS, VENV, Failure, fingerprint, run, say, step
+
+PROJECT = ROOT / "pyproject.toml"
+CONSTRAINTS = ROOT / "constraints.txt"
+EXTENSION = ROOT / "workbench" / "labextension"
+INSTALLED = VENV / "share" / "jupyter" / "labextensions" / "workbench"
+NPM_FILES = [ROOT / name for name in ("package.json", "package-lock.json", ".npmrc")]
+
+NETWORK = "Is the network there? What was already fetched is kept; run the same command again."
 
 
-def main() -> None:
-    os.chdir(ROOT)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    require_python()
-    step("Python environment", ["pyproject.toml", "constraints.txt", "scripts/setup.py"], environment)
-    if (ROOT / "package.json").exists():
-        require_node()
-        step("npm packages", ["package.json", "package-lock.json"], node_modules)
-        sources = [str(path) for path in sorted((ROOT / "labextension").rglob("*")) if is_source(path)]
-        step("JupyterLab extension", [*sources, "package.json", "tsconfig.json"], labextension)
-    step("workbench itself, editable", ["pyproject.toml", "package.json"], editable)
-    step("Chromium for the browser tests", ["scripts/chromium.py"], chromium)
-
-
-def is_source(path: Path) -> bool:
-    return path.is_file() and "lib" not in path.relative_to(ROOT / "labextension").parts
-
-
-def step(name: str, depends: Iterable[str], work: Callable[[], None]) -> None:
-    """Do the work unless it was done for exactly these files."""
-    STAMPS.mkdir(exist_ok=True)
-    stamp = STAMPS / name.replace(" ", "-").replace(",", "")
-    digest = hashlib.sha256()
-    for file in depends:
-        path = ROOT / file
-        digest.update(file.encode() + (path.read_bytes() if path.exists() else b""))
-    if stamp.exists() and stamp.read_text() == digest.hexdigest():
-        return
-    print(f"· {name} …")
-    start = time.monotonic()
-    work()
-    stamp.write_text(digest.hexdigest())
-    print(f"  {name}: {time.monotonic() - start:.0f} s")
-
-
-def run(*command: str | Path) -> None:
-    """Run a command; what it says is shown only when it fails."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stdout[-6000:], done.stderr[-6000:], sep="\n")
-        stop(f"`{' '.join(map(str, command))}` failed with status {done.returncode}; its last words stand above")
-
-
-def stop(message: str) -> None:
-    sys.exit(f"make: {message}")
-
-
-def require_python() -> None:
-    if sys.version_info < (3, 11):
-        stop(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try `make PYTHON=python3.12 …`")
-
-
-def require_node() -> None:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        stop("Node 20 or newer with npm is needed for the panel; get it from your system's packages or nodejs.org")
-    said = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(said.lstrip("v").split(".")[0]) < 20:
-        stop(f"Node 20 or newer is needed, this is {said}")
+def everything(browser: bool) -> None:
+    """All that `make lab` needs; with `browser`, also what the browser tests need."""
+    needs.check()
+    shared = VENV.is_symlink()
+    if shared:
+        say(".venv is a link: used as it is, nothing is installed into it")
+    else:
+        step("environment", "environment in .venv", environment, of=f"{sys.version_info[:2]} {VENV}", gives=PYTHON)
+        packages()
+    panel()
+    if shared:
+        link(STAMPS / "share" / "labextensions" / "workbench")
+    else:
+        workbench()
+    if browser:
+        a_chromium()
 
 
 def environment() -> None:
-    if not (BIN / "python").exists():
-        try:
-            venv.create(VENV, with_pip=True)
-        except (subprocess.CalledProcessError, ImportError):
-            stop("Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv")
-    run(BIN / "python", "-m", "pip", "install", "-q", "-c", "constraints.txt", *requirements())
+    """A fresh environment, also where one of another Python or from another folder stands."""
+    run("environment", sys.executable, "-m", "venv", "--clear", VENV)
 
 
-def requirements() -> list[str]:
-    """All that pyproject.toml asks for, so that the package itself can be installed last, when the panel is built."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    for extra in ("test", "dev"):
-        asked += project["project"]["optional-dependencies"][extra]
-    return asked
-
-
-def node_modules() -> None:
-    run("npm", "ci", "--no-audit", "--no-fund")
-
-
-def labextension() -> None:
-    os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    run("npm", "run", "--silent", "build:prod")
-
-
-def editable() -> None:
-    os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    run(BIN / "python", "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "-e", ".")
-    built = ROOT / "workbench" / "labextension"
-    if not built.exists():
-        return
-    link = VENV / "share" / "jupyter" / "labextensions" / "workbench"
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if link.is_symlink() or link.is_file():
-        link.unlink()
-    elif link.exists():
-        shutil.rmtree(link)
-    link.symlink_to(built, target_is_directory=True)
+def packages() -> None:
+    """Everything pyproject.toml names, in the tested versions."""
+    project = tomllib.loads(PROJECT.read_text())
+    extras = project["project"]["optional-dependencies"]
+    wanted = [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *extras["test"],
+        *extras["dev"],
+    ]
+    step(
+        "packages",
+        "Python packages (some minutes the first time)",
+        lambda: run("packages", PYTHON, "-m", "pip", "install", "-c", CONSTRAINTS, *wanted, hint=NETWORK),
+        of=fingerprint(CONSTRAINTS, *wanted, sys.version),
+        gives=PYTHON,
+    )
 
 
-def chromium() -> None:
-    sys.path.insert(0, str(ROOT))
-    from scripts.chromium import find
+def panel() -> None:
+    """The labextension, built into workbench/labextension."""
+    step(
+        "npm",
+        "npm packages (a minute the first time)",
+        lambda: run("npm", "npm", "ci", hint=NETWORK),
+        of=fingerprint(*NPM_FILES),
+        gives=ROOT / "node_modules" / ".package-lock.json",
+    )
+    sources = [ROOT / "labextension", *sorted(ROOT.glob("tsconfig*.json")), *NPM_FILES]
+    step(
+        "panel",
+        "the panel",
+        lambda: run("panel", "npm", "run", "build:prod"),
+        of=fingerprint(*sources),
+        gives=EXTENSION / "package.json",
+    )
 
-    if find() is not None:
-        return
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
-        run("apt-get", "update", "-qq")
-        run("apt-get", "install", "-y", "-qq", "chromium")
-    else:
-        run(BIN / "python", "-m", "playwright", "install", "chromium")
+
+def workbench() -> None:
+    """The package, editable, and its extension as a link, so that a rebuilt panel is there at the next reload."""
+    step("workbench", "workbench itself", install, of=fingerprint(PROJECT, str(ROOT)), gives=INSTALLED / "package.json")
 
 
-if __name__ == "__main__":
-    main()
+def install() -> None:
+    """pip first: it copies the extension, and must not write through the link that then takes the copy's place."""
+    if INSTALLED.is_symlink():
+        INSTALLED.unlink()
+    run("workbench", PYTHON, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    link(INSTALLED)
+
+
+def link(place: Path) -> None:
+    """The built panel at the place, instead of whatever is there."""
+    if place.is_symlink():
+        place.unlink()
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(EXTENSION, target_is_directory=True)
+
+
+def a_chromium() -> None:
+    """One that starts: the machine's, else by apt where we may, else Playwright's own."""
+    try:
+        found = chromium.find()
+    except FileNotFoundError as error:
+        raise Failure(str(error)) from error
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        step("apt", "Chromium by apt-get", apt)
+        found = chromium.find()
+    if found is None:
+        with_system_libraries = ["--with-deps"] if os.geteuid() == 0 and shutil.which("apt-get") else []
+        fetch = [PYTHON, "-m", "playwright", "install", *with_system_libraries, "chromium"]
+        step("playwright", "Chromium by Playwright", lambda: run("playwright", *fetch, hint=NO_CHROMIUM), of="chromium")
+    step(
+        "chromium",
+        f"Chromium starts ({found or 'the one by Playwright'})",
+        lambda: run("chromium", PYTHON, "-m", "scripts.chromium", hint=NO_CHROMIUM),
+        of=fingerprint(found or "playwright", CONSTRAINTS),
+    )
+
+
+NO_CHROMIUM = """\
+The browser tests need a Chromium or Chrome that starts.
+  Debian           apt-get install chromium
+  Ubuntu           .venv/bin/python -m playwright install --with-deps chromium
+  macOS            brew install --cask chromium
+One in an unusual place is named with: make CHROMIUM=/path/to/chromium test"""
+
+
+def apt() -> None:
+    """Not a fault when it fails: Playwright's own is tried next."""
+    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "stdin": subprocess.DEVNULL}
+    STAMPS.mkdir(exist_ok=True)
+    with (STAMPS / "apt.log").open("wb") as log:
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+            subprocess.call(["apt-get", *words], stdout=log, stderr=log, **quiet)
+
+
+def clean() -> None:
+    """Removes what was built and installed; an environment that is a link stays."""
+    built = [
+        STAMPS,
+        EXTENSION,
+        ROOT / "node_modules",
+        ROOT / "labextension" / "lib",
+        ROOT / "test-results",
+        ROOT / "dist",
+    ]
+    for place in [*built, *(() if VENV.is_symlink() else (VENV,))]:
+        if place.exists():
+            say(f"removing {place.relative_to(ROOT)}")
+            shutil.rmtree(place)

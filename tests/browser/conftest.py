@@ -1,0 +1,73 @@
+"""One JupyterLab and one Chromium for all browser tests; a fresh page for each; a screenshot of what failed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from scripts import chromium
+from tests.browser import server
+
+Report = pytest.StashKey[pytest.TestReport]()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Lab]:
+    """The running JupyterLab; `lab.folder` is what its file browser shows."""
+    lab = server.start(tmp_path_factory.mktemp("lab"))
+    yield lab
+    server.stop(lab)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium, else Playwright's own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def console() -> list[str]:
+    """What the page wrote to its console as errors, and exceptions that nobody caught; shown beside a failure."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, lab: server.Lab, console: list[str], request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of its own cookies and storage, signed in to `lab`; relative addresses are the lab's."""
+    context = browser.new_context(
+        base_url=lab.url, viewport={"width": 1680, "height": 1050}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    context.request.get(f"lab?token={lab.token}")
+    page = context.new_page()
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            console.append(message.text)
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: console.append(str(error)))
+    yield page
+    report = request.node.stash.get(Report, None)
+    if report is None or not report.passed:
+        server.RESULTS.mkdir(exist_ok=True)
+        name = re.sub(r"\W+", "-", request.node.name)
+        page.screenshot(path=server.RESULTS / f"{name}.png")
+    context.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Keeps the outcome where the `page` fixture finds it, and prints the page's console beside a failure."""
+    report: pytest.TestReport = yield  # pyright: ignore
+    if report.when == "call":
+        item.stash[Report] = report
+        heard = getattr(item, "funcargs", {}).get("console")
+        if report.failed and heard:
+            report.sections.append(("the page's console", "\n".join(heard)))
+    return report
