@@ -101,7 +101,7 @@ def scan(root: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kw
 
 
 def _shadow(root: nn.Module, mode: Any) -> nn.Module:
-    """A copy of the model whose parameters and buffers are fake, without hooks: a stranger's hook may keep what it sees."""
+    """A copy of the model whose parameters and buffers are fake, without hooks, which may keep what they see."""
     memo: dict[int, Any] = {}
     for tensor in (*root.parameters(), *root.buffers()):
         if tensor.is_meta:  # not loaded yet: it will be where the inputs are

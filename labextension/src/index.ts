@@ -1,0 +1,92 @@
+/** Wires the panel and the results tab into JupyterLab; what they do stands elsewhere. */
+
+import { ILayoutRestorer } from '@jupyterlab/application';
+import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ICommandPalette, MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
+import { IEditorServices } from '@jupyterlab/codeeditor';
+import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { IStateDB } from '@jupyterlab/statedb';
+import { WorkbenchModel } from './model';
+import { ResultsPanel } from './panels/results';
+import { WorkbenchPanel } from './panels/workbench';
+
+const SHOW_RESULTS = 'workbench:results';
+const SEEN = 'workbench:seen';
+
+const plugin: JupyterFrontEndPlugin<void> = {
+  id: 'workbench:panel',
+  description: 'Look inside the models of a notebook and change what they compute.',
+  autoStart: true,
+  requires: [INotebookTracker, IEditorServices, IStateDB],
+  optional: [ILayoutRestorer, ICommandPalette],
+  activate: (
+    app: JupyterFrontEnd,
+    notebooks: INotebookTracker,
+    editors: IEditorServices,
+    store: IStateDB,
+    restorer: ILayoutRestorer | null,
+    palette: ICommandPalette | null
+  ) => {
+    const model = new WorkbenchModel(store);
+    const panel = new WorkbenchPanel(model, editors.factoryService.newInlineEditor, {
+      insert: code => {
+        const notebook = notebooks.currentWidget?.content;
+        if (notebook) {
+          NotebookActions.insertBelow(notebook);
+          notebook.activeCell?.model.sharedModel.setSource(code);
+        }
+      }
+    });
+    app.shell.add(panel, 'right', { rank: 100 });
+    restorer?.add(panel, panel.id);
+
+    const results = new WidgetTracker<MainAreaWidget<ResultsPanel>>({ namespace: 'workbench-results' });
+    const showResults = async (focus: boolean) => {
+      if (results.currentWidget) {
+        if (focus) {
+          app.shell.activateById(results.currentWidget.id);
+        }
+        return;
+      }
+      const widget = new MainAreaWidget({ content: new ResultsPanel(model) });
+      widget.id = 'workbench-results';
+      widget.title.label = 'Results';
+      widget.title.closable = true;
+      const ref = notebooks.currentWidget?.id;
+      app.shell.add(widget, 'main', { mode: 'split-bottom', ref, activate: focus });
+      await results.add(widget);
+    };
+    app.commands.addCommand(SHOW_RESULTS, {
+      label: 'Show Workbench Results',
+      execute: () => showResults(true),
+      describedBy: { args: { type: 'object', properties: {} } }
+    });
+    palette?.addItem({ command: SHOW_RESULTS, category: 'Workbench' });
+    void restorer?.restore(results, { command: SHOW_RESULTS, name: () => 'results' });
+    model.ran.connect(() => void showResults(false));
+
+    const follow = () => {
+      if (notebooks.currentWidget) {
+        void model.look(notebooks.currentWidget);
+      }
+    };
+    notebooks.currentChanged.connect(follow);
+    notebooks.widgetAdded.connect((_, added) => {
+      added.disposed.connect(() => {
+        if (notebooks.size === 0) {
+          void model.look(null);
+        }
+      });
+    });
+
+    void app.restored.then(async () => {
+      follow();
+      if ((await store.fetch(SEEN)) === undefined) {
+        app.shell.activateById(panel.id);
+        await store.save(SEEN, true);
+      }
+    });
+  }
+};
+
+export default plugin;
