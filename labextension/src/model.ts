@@ -5,7 +5,7 @@
  */
 
 import type { NotebookPanel } from '@jupyterlab/notebook';
-import type { Kernel } from '@jupyterlab/services';
+import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { IStateDB } from '@jupyterlab/statedb';
 import { Signal } from '@lumino/signaling';
 import { connect } from './kernel';
@@ -66,6 +66,8 @@ export class WorkbenchModel {
   private kernel: Kernel.IKernelConnection | null = null;
   private transport: Transport | null = null;
   private connecting = 0;
+  private trying = false;
+  private worthTrying = false; // something was run since the last try: `workbench` may be imported now
   private newest = new Map<Method, number>();
   private past: Experiment[] = [];
   private future: Experiment[] = [];
@@ -119,12 +121,15 @@ export class WorkbenchModel {
     this.kernel = kernel;
     if (kernel) {
       kernel.statusChanged.connect(this.onStatus, this);
+      kernel.iopubMessage.connect(this.onMessage, this);
+      this.worthTrying = true;
       void this.connect();
     }
   }
 
   private leaveKernel(): void {
     this.kernel?.statusChanged.disconnect(this.onStatus, this);
+    this.kernel?.iopubMessage.disconnect(this.onMessage, this);
     this.kernel = null;
     this.cut('no kernel');
   }
@@ -149,17 +154,27 @@ export class WorkbenchModel {
 
   private onStatus(_: Kernel.IKernelConnection, status: Kernel.Status): void {
     if (status === 'restarting' || status === 'autorestarting' || status === 'dead' || status === 'terminating') {
+      this.worthTrying = true;
       this.cut('no kernel');
-    } else if (status === 'idle' && !this.transport) {
+    } else if (status === 'idle') {
       void this.connect();
+    }
+  }
+
+  private onMessage(_: Kernel.IKernelConnection, message: KernelMessage.IIOPubMessage): void {
+    if (message.header.msg_type === 'execute_input') {
+      this.worthTrying = true;
     }
   }
 
   private async connect(): Promise<void> {
     const kernel = this.kernel;
-    if (!kernel || kernel.status === 'restarting' || kernel.status === 'starting') {
+    // Trying makes the kernel busy and idle again, so an idle kernel alone is no reason to try.
+    if (!kernel || kernel.status !== 'idle' || this.transport || this.trying || !this.worthTrying) {
       return;
     }
+    this.trying = true;
+    this.worthTrying = false;
     const mine = ++this.connecting;
     try {
       const transport = await connect(
@@ -185,6 +200,11 @@ export class WorkbenchModel {
           this.tell(error);
         }
       }
+    } finally {
+      this.trying = false;
+    }
+    if (!this.transport && this.worthTrying) {
+      void this.connect();
     }
   }
 

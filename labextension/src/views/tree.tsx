@@ -171,15 +171,17 @@ export function Tree({ rows, shapes, how, cards, add }: Props) {
                     {badge === 'save' ? '●' : '⌀'}
                   </span>
                 ))}
-                <span className="wb-actions">
-                  <button tabIndex={row.path === active ? 0 : -1} onClick={() => add('save', row.path)} title="Save output (s)">
-                    Save output
-                  </button>
-                  <button tabIndex={row.path === active ? 0 : -1} onClick={() => add('ablate', row.path)} title="Ablate (a)">
-                    Ablate
-                  </button>
+                <span className="wb-middle">
+                  <span className="wb-class">{row.name ? row.cls : ''}</span>
+                  <span className="wb-actions">
+                    <button tabIndex={row.path === active ? 0 : -1} onClick={() => add('save', row.path)} title="Save output (s)">
+                      Save output
+                    </button>
+                    <button tabIndex={row.path === active ? 0 : -1} onClick={() => add('ablate', row.path)} title="Ablate (a)">
+                      Ablate
+                    </button>
+                  </span>
                 </span>
-                <span className="wb-class">{row.name ? row.cls : ''}</span>
                 <span className="wb-shape">{shape}</span>
               </div>
             );

@@ -1,0 +1,156 @@
+"""The line from a click to a tensor and back, driven in a real JupyterLab as a person would."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser import lab as do
+from tests.browser import server
+from tests.browser.server import Lab
+
+SOON = 60_000  # ms: a kernel that imports torch first
+EIFFEL = "The Eiffel Tower is in the city of"
+
+
+def panel(page: Page) -> Locator:
+    return page.get_by_role("region", name="Workbench", exact=True)
+
+
+def tree(page: Page) -> Locator:
+    return panel(page).get_by_role("tree", name="Modules")
+
+
+def row(page: Page, path: str) -> Locator:
+    return tree(page).get_by_role("treeitem", name=re.compile(rf"^{re.escape(path)} · "))
+
+
+def cards(page: Page) -> Locator:
+    return panel(page).get_by_role("list", name="Interventions").get_by_role("listitem")
+
+
+def open_demo(page: Page, lab: Lab, name: str) -> None:
+    """A notebook with the demo model in its kernel, and the panel that found it."""
+    do.open_notebook(page, do.write_notebook(lab.folder, name, ""))
+    do.run_cell(page, "import workbench as wb\nmodel = wb.demo()")
+    expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)
+
+
+def act(page: Page, path: str, action: str) -> None:
+    """Find a module by the filter, point at its row, click an action on it."""
+    panel(page).get_by_role("searchbox", name="Filter modules").fill(path)
+    row(page, path).hover()
+    row(page, path).get_by_role("button", name=action).click()
+
+
+def run(page: Page) -> Locator:
+    """Press Run, and wait for the headline."""
+    panel(page).get_by_role("button", name="Run", exact=True).click()
+    status = panel(page).get_by_role("status")
+    expect(status).to_contain_text(re.compile(r"run \d+ · .* s · "), timeout=SOON)
+    return status
+
+
+def shot(page: Page, name: str) -> None:
+    server.RESULTS.mkdir(exist_ok=True)
+    page.screenshot(path=server.RESULTS / f"{name}.png")
+
+
+def test_a_click_reaches_a_tensor_and_comes_back_as_code(page: Page, lab: Lab) -> None:
+    open_demo(page, lab, "line.ipynb")
+    panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+    expect(panel(page).get_by_role("button", name="token 7 of")).to_be_visible(timeout=SOON)
+    expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=SOON)
+
+    panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL + " Paris")
+    expect(row(page, "lm_head")).to_contain_text("1×9×", timeout=SOON)  # shapes follow the prompt
+    panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+
+    act(page, "transformer.h.0.mlp", "Ablate")
+    act(page, "transformer.h.1", "Save output")
+    expect(cards(page)).to_have_count(2)
+    panel(page).get_by_role("searchbox", name="Filter modules").fill("")
+    code = panel(page).get_by_role("region", name="Code")
+    expect(code).to_contain_text("wb.ablate(model.transformer.h[0].mlp)", timeout=SOON)
+    expect(code).to_contain_text(".output.save()")
+
+    headline = run(page).inner_text()
+    assert "Paris" in headline
+    assert "1 intervention" in headline
+    results = page.get_by_role("main").get_by_role("region", name="Results")
+    expect(results).to_be_visible()
+    expect(results.get_by_role("img", name=re.compile("Heatmap of"))).to_be_visible()
+    table = results.get_by_role("table", name="Next token probabilities")
+    before = {each.inner_text() for each in table.get_by_role("row").all()}
+    assert any("Paris" in each for each in before)
+    name = re.search(r"(\w+) = model\.transformer\.h\[1\]\.output\.save\(\)", code.inner_text())
+    assert name is not None
+    shot(page, "line")
+
+    # The same numbers from the inserted cell: the summary under Results is of the same tensor.
+    code.get_by_role("button", name="Insert as cell").click()
+    inserted = do.cells(page).filter(has_text="wb.ablate(model.transformer.h[0].mlp)")
+    expect(inserted).to_have_count(1)
+    do.run(page, inserted)
+    told = do.run_cell(page, f"v = {name[1]}.value\nprint(tuple(v.shape), f'{{v.mean():.4g}} {{v.std():.4g}}')")
+    shape, mean, spread = re.fullmatch(r"(\(.*\)) (\S+) (\S+)", told).groups()  # type: ignore[union-attr]
+    summary = results.get_by_role("region", name=f"Saved {name[1]}").inner_text()
+    assert shape in summary
+    picture = re.search(r"mean (\S+) · std (\S+)", summary)
+    assert picture is not None, summary
+    assert abs(float(mean) - float(picture[1].replace("−", "-"))) <= 0.006
+    assert abs(float(spread) - float(picture[2])) <= 0.006
+
+    do.reload(page)
+    expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)
+    expect(panel(page).get_by_role("textbox", name="Prompt")).to_have_value(EIFFEL)
+    expect(cards(page)).to_have_count(2)
+    expect(panel(page).get_by_role("status")).to_have_text(headline, timeout=SOON)
+    expect(page.get_by_role("main").get_by_role("region", name="Results")).to_contain_text("Paris")
+    shot(page, "reloaded")
+
+
+def test_restart_second_notebook_and_busy_kernel(page: Page, lab: Lab) -> None:
+    do.write_notebook(lab.folder, "other.ipynb", "")
+    open_demo(page, lab, "first.ipynb")
+    panel(page).get_by_role("textbox", name="Prompt").fill("The Colosseum is in the city of")
+    expect(row(page, "lm_head")).to_contain_text("1×7×", timeout=SOON)
+
+    # A cell sleeps; the panel is answered meanwhile.
+    cell = do.write_cell(page, "import time\ntime.sleep(8)\nprint('slept')")
+    cell.locator(".cm-content").click()
+    do.notebook(page).get_by_role("button", name="Run this cell and advance").click()
+    panel(page).get_by_role("textbox", name="Prompt").fill("The Colosseum is in the city of Rome")
+    expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=5_000)
+    assert do.output(cell) == ""
+    do.wait_idle(page)
+
+    do.restart_kernel(page)
+    expect(panel(page)).to_contain_text("import workbench as wb", timeout=SOON)
+    do.run_cell(page, "import workbench as wb\nagain = wb.demo('llama')")
+    expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("again", timeout=SOON)
+    expect(panel(page).get_by_role("textbox", name="Prompt")).to_have_value("The Colosseum is in the city of Rome")
+
+    do.open_another(page, "other.ipynb")
+    expect(panel(page)).to_contain_text("other.ipynb")
+    expect(panel(page)).to_contain_text("To begin, run these two lines", timeout=SOON)
+    shot(page, "empty")
+    do.show_notebook(page, "first.ipynb")
+    expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("again", timeout=SOON)
+
+
+def test_a_fault_stands_on_its_card_in_words(page: Page, lab: Lab) -> None:
+    open_demo(page, lab, "fault.ipynb")
+    panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+    act(page, "transformer.h.0.mlp", "Ablate")
+    panel(page).get_by_role("button", name="token 7 of").click()
+    expect(panel(page).get_by_role("region", name="Code")).to_contain_text("positions=[7]", timeout=SOON)
+    panel(page).get_by_role("textbox", name="Prompt").fill("The Eiffel Tower")
+    expect(cards(page).first).to_contain_text("token 7 is out of range: the prompt has 3 tokens", timeout=SOON)
+    expect(panel(page).get_by_role("button", name="Run", exact=True)).to_be_disabled()
+    shot(page, "fault")
+    cards(page).first.get_by_role("switch", name="Enabled").click()
+    expect(panel(page).get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=SOON)
+    cards(page).first.get_by_role("button", name="Remove").click()
+    expect(cards(page)).to_have_count(0)
