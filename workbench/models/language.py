@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,10 @@ def _resolve(source: str) -> str:
     return str(demos.folder(source.removeprefix(_DEMO))) if source.startswith(_DEMO) else source
 
 
+def _is_demo(source: str) -> bool:
+    return Path(source).parent == Path(demos.__file__).parent
+
+
 _HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code", "subfolder")
 
 
@@ -142,9 +148,24 @@ def _open_real(source: str, options: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(source, **options).eval()
+        with _quiet() if _is_demo(source) else nullcontext():
+            return AutoModelForCausalLM.from_pretrained(source, **options).eval()
     except (OSError, ValueError) as error:
         raise InputError(_cannot_open(source, error)) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar, which would outlive the blink it takes to open a small model, and stay in notebooks."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _open_tokenizer(source: str, options: dict[str, Any]) -> Any:
