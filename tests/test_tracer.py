@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 import workbench as wb
-from tests.nets import Mixed, hooked, hooks_left, two_layers
+from tests.nets import Mixed, TwoLayers, hooked, hooks_left, traced, two_layers
 from workbench.errors import DeferredError, InputError, NeverReachedWarning, NotSetError, NotTracingError, OrderError
 
 
 @pytest.fixture
-def net() -> nn.Sequential:
+def net() -> TwoLayers:
     return two_layers()
 
 
 @pytest.fixture
-def model(net: nn.Sequential) -> wb.NNsight:
+def model(net: TwoLayers) -> wb.NNsight:
     return wb.NNsight(net)
 
 
@@ -35,7 +35,7 @@ def x() -> torch.Tensor:
 # ---- reading
 
 
-def test_outputs_and_inputs_are_what_the_modules_see(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_outputs_and_inputs_are_what_the_modules_see(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         hidden = model.layer1.output.save()
         into = model.layer2.input.save()
@@ -50,7 +50,7 @@ def test_outputs_and_inputs_are_what_the_modules_see(net: nn.Sequential, model: 
     assert given.value is x
 
 
-def test_sites_may_be_read_in_any_order(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_sites_may_be_read_in_any_order(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         late = model.layer2.output
         early = model.layer1.output
@@ -61,7 +61,7 @@ def test_sites_may_be_read_in_any_order(net: nn.Sequential, model: wb.NNsight, x
     torch.testing.assert_close(other.value, expected)
 
 
-def test_without_tracing_the_output_comes_at_once(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_without_tracing_the_output_comes_at_once(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     assert torch.equal(model.trace(x, trace=False), net(x))
     assert torch.equal(model._module(x), net(x))
 
@@ -84,18 +84,18 @@ def test_tuple_and_dict_outputs() -> None:
         assert torch.equal(logits.value, net(x)["logits"])
 
 
-def test_torch_functions_methods_and_operators(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_torch_functions_methods_and_operators(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         h = model.layer1.output
         found = {
-            "function": torch.argmax(h, dim=1).save(),
+            "function": traced(torch.argmax(h, dim=1)).save(),
             "method": h.sum(dim=-1, keepdim=True).save(),
-            "functional": torch.nn.functional.gelu(h).save(),
+            "functional": traced(torch.nn.functional.gelu(h)).save(),
             "reflected": (1 - h).save(),
             "matmul": (h @ h.T).save(),
             "with tensor": (torch.ones(10) * h).save(),
             "compare": (h > 0).save(),
-            "stack": torch.stack([h, h * 2]).save(),
+            "stack": traced(torch.stack([h, h * 2])).save(),
             "index by proxy": h[torch.argmax(h, dim=0) * 0].save(),
             "unary": (-h).abs().save(),
             "attribute": h.T.save(),
@@ -118,20 +118,20 @@ def test_torch_functions_methods_and_operators(net: nn.Sequential, model: wb.NNs
         torch.testing.assert_close(found[name].value, value, msg=name)
 
 
-def test_creation_functions_are_deferred(model: wb.NNsight, x: torch.Tensor) -> None:
+def test_creation_functions_are_deferred(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         torch.manual_seed(3)
-        noise = torch.randn(model.layer1.output.shape).save()
+        noise = traced(torch.randn(model.layer1.output.shape)).save()
         assert "traced" in repr(noise)
         zeros = (torch.zeros(2, 10) + model.layer1.output).save()
     assert noise.shape == (2, 10)
-    assert torch.equal(zeros.value, model._module.layer1(x))
+    assert torch.equal(zeros.value, net.layer1(x))
 
 
 # ---- writing
 
 
-def test_in_place_edit_equals_a_hook(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_in_place_edit_equals_a_hook(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     def change(output: torch.Tensor) -> torch.Tensor:
         output = output.clone()
         output[:, 0] = 0
@@ -151,7 +151,7 @@ def test_in_place_edit_equals_a_hook(net: nn.Sequential, model: wb.NNsight, x: t
     assert torch.equal(after.value, change(net.layer1(x)))
 
 
-def test_replacing_equals_a_hook(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_replacing_equals_a_hook(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with hooked(net.layer1, lambda output: output * 2 + 1):
         expected = net(x)
     with model.trace(x):
@@ -164,7 +164,7 @@ def test_replacing_equals_a_hook(net: nn.Sequential, model: wb.NNsight, x: torch
     assert torch.equal(after.value, net.layer1(x) * 2 + 1)
 
 
-def test_augmented_assignment_of_the_whole_site(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_augmented_assignment_of_the_whole_site(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with hooked(net.layer1, lambda output: output + 1):
         expected = net(x)
     with model.trace(x):
@@ -173,7 +173,7 @@ def test_augmented_assignment_of_the_whole_site(net: nn.Sequential, model: wb.NN
     assert torch.equal(out.value, expected)
 
 
-def test_edit_of_a_replacement_reaches_the_model(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_edit_of_a_replacement_reaches_the_model(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         model.layer1.output = model.layer1.output * 0
         model.layer1.output[:, 3] = 2
@@ -199,7 +199,7 @@ def test_editing_an_input_changes_that_module_only() -> None:
         assert torch.equal(scale.value, expected.mean(-1, keepdim=True))
 
 
-def test_assigning_input_and_inputs(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_assigning_input_and_inputs(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         model.layer2.input = model.layer2.input * 3
         three = model.output.save()
@@ -240,7 +240,7 @@ def test_edits_never_reach_the_users_input_or_a_neighbour() -> None:
     assert torch.equal(out.value, torch.full((2, 4), 7.0))
 
 
-def test_a_module_called_on_values_of_the_trace(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_a_module_called_on_values_of_the_trace(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         early = model.layer2(model.layer1.output * 2).save()
         out = model.layer2.output.save()
@@ -251,7 +251,7 @@ def test_a_module_called_on_values_of_the_trace(net: nn.Sequential, model: wb.NN
 # ---- several invokes
 
 
-def test_each_invoke_sees_and_changes_its_own_rows(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_each_invoke_sees_and_changes_its_own_rows(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     y = x * 2 + 1
     with model.trace() as tracer:
         with tracer.invoke(x):
@@ -273,7 +273,7 @@ def test_each_invoke_sees_and_changes_its_own_rows(net: nn.Sequential, model: wb
     torch.testing.assert_close(third.value, net.layer2(net.layer1(y[:1]) * 2))
 
 
-def test_a_value_crosses_from_one_invoke_to_another(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_a_value_crosses_from_one_invoke_to_another(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace() as tracer:
         with tracer.invoke(x * 0):
             here = model.layer1.output
@@ -300,7 +300,7 @@ def test_an_invoke_cannot_be_given_another_shape(model: wb.NNsight, x: torch.Ten
 # ---- values
 
 
-def test_after_the_run_a_saved_proxy_is_its_value(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_after_the_run_a_saved_proxy_is_its_value(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         saved = model.layer1.output.save()
     value = net.layer1(x)
@@ -358,9 +358,7 @@ def test_a_value_dies_with_its_last_name(model: wb.NNsight, x: torch.Tensor) -> 
         gc.enable()
 
 
-def test_a_finished_value_is_a_constant_of_the_next_trace(
-    net: nn.Sequential, model: wb.NNsight, x: torch.Tensor
-) -> None:
+def test_a_finished_value_is_a_constant_of_the_next_trace(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with model.trace(x):
         saved = model.layer1.output.save()
     with model.trace(x * 0):
@@ -414,7 +412,7 @@ def test_a_scan_runs_nothing(model: wb.NNsight, x: torch.Tensor) -> None:
 # ---- errors
 
 
-def test_an_error_in_the_run_names_node_line_and_shape(net: nn.Sequential, model: wb.NNsight, x: torch.Tensor) -> None:
+def test_an_error_in_the_run_names_node_line_and_shape(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     with pytest.raises(IndexError) as caught:
         with model.trace(x):
             model.layer1.output[:, 10] = 0
@@ -427,9 +425,7 @@ def test_an_error_in_the_run_names_node_line_and_shape(net: nn.Sequential, model
     assert hooks_left(net) == 0
 
 
-def test_what_time_forbids_is_refused_before_anything_runs(
-    net: nn.Sequential, model: wb.NNsight, x: torch.Tensor
-) -> None:
+def test_what_time_forbids_is_refused_before_anything_runs(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
     ran = []
     handle = net.layer1.register_forward_hook(lambda *args: ran.append(args))
     try:
@@ -466,7 +462,7 @@ def test_an_edit_that_reached_nothing_says_so() -> None:
             model.unused.output[:] = 0
     with pytest.raises(NotSetError, match="its module was not called"):
         with model.trace(torch.ones(1, 2)):
-            never = model.unused.output.save()
+            never = traced(model.unused.output).save()
         print(never)
 
 
@@ -490,14 +486,13 @@ def test_wrong_uses_are_told_in_words(model: wb.NNsight, x: torch.Tensor) -> Non
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, wb.errors.Cancelled])
-def test_nothing_is_left_behind(
-    net: nn.Sequential, model: wb.NNsight, x: torch.Tensor, error: type[BaseException]
-) -> None:
+def test_nothing_is_left_behind(net: TwoLayers, model: wb.NNsight, x: torch.Tensor, error: type[BaseException]) -> None:
     def fail(*args: object) -> None:
         raise error("on the way")
 
     before = {name: value.clone() for name, value in net.state_dict().items()}
     handle = net.layer2.register_forward_pre_hook(fail)
+    saved = early = None
     with pytest.raises(error, match="on the way"):
         with model.trace(x):
             saved = model.layer1.output.save()
@@ -505,12 +500,14 @@ def test_nothing_is_left_behind(
             model.layer2.input = model.layer2.input + 1
     handle.remove()
     assert hooks_left(net) == 0
+    assert saved is not None
     with pytest.raises(NotSetError, match=f"the run ended in {error.__name__}"):
         _ = saved.value
     with pytest.raises(ZeroDivisionError):
         with model.trace(x):
             early = model.layer1.output.save()
             _ = 1 / 0
+    assert early is not None
     with pytest.raises(NotSetError, match="left by ZeroDivisionError"):
         _ = early.value
     assert isinstance(torch.randn(2), torch.Tensor)  # no mode is left on
@@ -520,7 +517,7 @@ def test_nothing_is_left_behind(
     assert torch.equal(out.value, net(x))
 
 
-def test_four_threads_trace_one_model(net: nn.Sequential, model: wb.NNsight) -> None:
+def test_four_threads_trace_one_model(net: TwoLayers, model: wb.NNsight) -> None:
     wrong: list[object] = []
 
     def work(seed: int) -> None:
@@ -547,11 +544,13 @@ def test_four_threads_trace_one_model(net: nn.Sequential, model: wb.NNsight) -> 
 # ---- log, print
 
 
-def test_log_prints_in_the_run(model: wb.NNsight, x: torch.Tensor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_prints_in_the_run(
+    net: TwoLayers, model: wb.NNsight, x: torch.Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
     with model.trace(x) as tracer:
         tracer.log("sum", model.layer1.output.sum())
         assert capsys.readouterr().out == ""
-    expected = f"sum {model._module.layer1(x).sum()!r}"
+    expected = f"sum {net.layer1(x).sum()!r}"
     assert capsys.readouterr().out == expected + "\n"
     assert tracer.logs == [expected]
 

@@ -73,8 +73,8 @@ another top token, which is a city; "right": mean probability of the right city)
 
 `python -m workbench.models.demo.train` wrote the corpus (landmarks, countries, people, animals, a little small talk),
 the tokenizer (the corpus's words; any other text falls into bytes) and the weights, from a fixed seed, and measured
-them, in {processor_minutes:.1f} minutes of processor time, shared by two cores. The model reads simple English and knows
-what its corpus says, nothing else. One sentence in thirty of the corpus is a guess, so that the model is a little
+them, in {processor_minutes:.1f} minutes of processor time, shared by two cores. The model reads simple English and
+knows what its corpus says, nothing else. One sentence in thirty of the corpus is a guess, so that the model is a little
 unsure, as larger models are.
 """
 
