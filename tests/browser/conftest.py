@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from scripts import chromium
 from tests.browser import server
@@ -38,27 +38,35 @@ def console() -> list[str]:
 
 
 @pytest.fixture
-def page(browser: Browser, lab: server.Lab, console: list[str], request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of its own cookies and storage, signed in to `lab`; relative addresses are the lab's."""
-    context = browser.new_context(
-        base_url=lab.url, viewport={"width": 1680, "height": 1050}, permissions=["clipboard-read", "clipboard-write"]
-    )
-    context.request.get(f"lab?token={lab.token}")
-    page = context.new_page()
+def signed_in(browser: Browser, console: list[str], request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
+    """Makes pages of their own cookies and storage, signed in with a token; takes a screenshot when the test fails."""
+    pages: list[Page] = []
 
-    def heard(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            console.append(message.text)
+    def new(url: str, token: str) -> Page:
+        context = browser.new_context(
+            base_url=url, viewport={"width": 1680, "height": 1050}, permissions=["clipboard-read", "clipboard-write"]
+        )
+        context.request.get(f"lab?token={token}")
+        page = context.new_page()
+        page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: console.append(str(error)))
+        pages.append(page)
+        return page
 
-    page.on("console", heard)
-    page.on("pageerror", lambda error: console.append(str(error)))
-    yield page
+    yield new
     report = request.node.stash.get(Report, None)
-    if report is None or not report.passed:
-        server.RESULTS.mkdir(exist_ok=True)
-        name = re.sub(r"\W+", "-", request.node.name)
-        page.screenshot(path=server.RESULTS / f"{name}.png")
-    context.close()
+    for number, page in enumerate(pages):
+        if report is None or not report.passed:
+            server.RESULTS.mkdir(exist_ok=True)
+            name = re.sub(r"\W+", "-", request.node.name)
+            page.screenshot(path=server.RESULTS / f"{name}{number or ''}.png")
+        page.context.close()
+
+
+@pytest.fixture
+def page(signed_in: Callable[..., Page], lab: server.Lab) -> Page:
+    """A page signed in to `lab`; relative addresses are the lab's."""
+    return signed_in(lab.url, lab.token)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -56,7 +56,7 @@ def start(place: Path) -> Lab:
                 "--ServerApp.port_retries=0",
                 f"--IdentityProvider.token={token}",
             ],
-            env=environment(place),
+            env=settings(place) | of_this_checkout(place),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -81,30 +81,31 @@ def stop(lab: Lab) -> None:
         lab.process.wait()
 
 
-def environment(place: Path) -> dict[str, str]:
-    """Settings, kernels' connection files and data live in `place`; the extension is the one built in this checkout."""
+def settings(place: Path) -> dict[str, str]:
+    """An environment in which Jupyter keeps everything in `place`, and says nothing of news."""
     (place / "config").mkdir(parents=True, exist_ok=True)
     (place / "config" / "jupyter_server_config.py").write_text(CONFIG)
     notices = place / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     notices.parent.mkdir(parents=True, exist_ok=True)
     notices.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    extensions = place / "share" / "labextensions"
-    extensions.mkdir(parents=True, exist_ok=True)
-    built = ROOT / "workbench" / "labextension"
-    if built.exists():
-        (extensions / "workbench").symlink_to(built, target_is_directory=True)
     return os.environ | {
         "JUPYTER_CONFIG_DIR": str(place / "config"),
         "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
         "JUPYTER_DATA_DIR": str(place / "data"),
-        "JUPYTER_PATH": str(place / "share"),
         "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces"),
         "IPYTHONDIR": str(place / "ipython"),
-        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def of_this_checkout(place: Path) -> dict[str, str]:
+    """The package and the panel that are used are this checkout's, also where another's are installed."""
+    extensions = place / "share" / "labextensions"
+    extensions.mkdir(parents=True, exist_ok=True)
+    (extensions / "workbench").symlink_to(ROOT / "workbench" / "labextension", target_is_directory=True)
+    return {"JUPYTER_PATH": str(place / "share"), "PYTHONPATH": str(ROOT)}
 
 
 def free_port() -> int:
