@@ -27,16 +27,11 @@ def check() -> None:
     """Raises a Failure that names everything missing; else says in one line what was found."""
     node, npm = version("node"), version("npm")
     faults = [
-        fault
-        for fault in (
-            too_old("Node", node, NODE),
-            too_old("npm", npm, NPM),
-            None if venv_works() else NO_VENV,
-        )
-        if fault
+        too_old("Node", node, NODE) or too_old("npm", npm, NPM),  # a newer Node brings a newer npm
+        None if venv_works() else NO_VENV,
     ]
-    if faults:
-        raise Failure("\n".join(faults))
+    if any(faults):
+        raise Failure("\n".join(filter(None, faults)))
     say(f"Python {sys.version.split()[0]}, Node {node}, npm {npm}")
 
 

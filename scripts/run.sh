@@ -8,15 +8,18 @@ new_enough() {
         "$1" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-for python in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11 python; do
-    if new_enough "$python"; then
-        exec "$python" -m scripts "$@"
-    fi
-done
+if [ -n "${PYTHON:-}" ]; then # named: used or refused, never exchanged for another
+    new_enough "$PYTHON" && exec "$PYTHON" -m scripts "$@"
+else
+    for python in python3 python3.14 python3.13 python3.12 python3.11 python; do
+        new_enough "$python" && exec "$python" -m scripts "$@"
+    done
+fi
 
-found=$("${PYTHON:-python3}" --version 2>/dev/null || echo "no Python")
+asked=${PYTHON:-python3}
+found=$("$asked" --version 2>/dev/null || echo "not there")
 cat >&2 <<WORDS
-workbench needs Python 3.11 or newer; this machine has $found.
+workbench needs Python 3.11 or newer; $asked is $found.
   Debian, Ubuntu   apt-get install python3 python3-venv
   macOS            brew install python
   elsewhere        https://www.python.org/downloads/

@@ -59,7 +59,7 @@ def packages() -> None:
         "Python packages (some minutes the first time)",
         lambda: run("packages", PYTHON, "-m", "pip", "install", "-c", CONSTRAINTS, *wanted, hint=NETWORK),
         of=fingerprint(CONSTRAINTS, *wanted, sys.version),
-        gives=PYTHON,
+        gives=VENV / "bin" / "jupyter-lab",
     )
 
 
