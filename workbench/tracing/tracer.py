@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from workbench.engine.fakes import evaluate, late_writes
 from workbench.engine.interleaver import Run, too_late, why_unreached
 from workbench.engine.plan import Plan, plan
-from workbench.engine.scan import Scan, evaluate, late_writes
+from workbench.engine.scan import Scan
 from workbench.envoy import module_paths
 from workbench.errors import InputError, NeverReachedWarning, NotTracingError, located
 from workbench.graph import operations as ops
