@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 from keyword import iskeyword
-from typing import Any
+from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
-from workbench.errors import InputError, PathError
+from workbench.errors import InputError, NotTracingError, PathError
 from workbench.graph import operations as ops
 from workbench.proxy import Proxy
-from workbench.recorder import Recorder, require
-from workbench.site import Port, Site
+from workbench.recorder import CURRENT, Recorder, require
 
 
 class Envoy:
@@ -47,6 +46,7 @@ class Envoy:
         if root is None:
             own["_by_module"] = {}
             own["_by_path"] = {}
+            own["_attached"] = []
         self._grow()
 
     def _grow(self) -> None:
@@ -117,7 +117,11 @@ class Envoy:
     def __getattr__(self, name: str) -> Any:
         # Reached only for what is neither an Envoy's own nor a child: the module's other attributes, as they are.
         try:
-            return getattr(self.__dict__["_module"], name)
+            value = getattr(self.__dict__["_module"], name)
+            recorder = CURRENT.get()
+            if recorder is not None and isinstance(value, Tensor):
+                return recorder.add(ops.WEIGHT, (self._root_in(recorder), self._path, name))
+            return value
         except (AttributeError, KeyError):
             if name.startswith("__") or "_module" not in self.__dict__:
                 raise AttributeError(name) from None
@@ -154,62 +158,104 @@ class Envoy:
 
     def _recorder(self, what: str) -> Recorder:
         recorder = require(f"{self._path or 'model'}.{what}")
-        if recorder.root is not self._root:
+        root = recorder.root
+        if not isinstance(root, Envoy):
+            raise NotTracingError(
+                f"{self._path or 'model'}.{what} only means something inside a forward pass: "
+                "write `with model.trace(...):` around it, inside the session"
+            )
+        if root._root is not self._root:
             raise InputError(
                 f"{self._path or 'model'}.{what} belongs to another model than this trace; "
                 f"use the model that .trace() was called on"
             )
         return recorder
 
-    def _site(self, port: Port) -> Site:
-        return Site(self._path, port)
-
     @property
     def output(self) -> Any:
         """What the module returned, as a traced value."""
-        return self._recorder("output").site(self._site("output"))
+        return self._recorder("output").site(self._path, "output")
 
     @output.setter
     def output(self, value: Any) -> None:
-        self._recorder("output").swap(self._site("output"), value)
+        self._recorder("output").swap(self._path, "output", value)
 
     @property
     def inputs(self) -> Any:
         """`(args, kwargs)` of the module's call, as a traced value."""
-        return self._recorder("inputs").site(self._site("input"))
+        return self._recorder("inputs").site(self._path, "input")
 
     @inputs.setter
     def inputs(self, value: Any) -> None:
-        self._recorder("inputs").swap(self._site("input"), value)
+        self._recorder("inputs").swap(self._path, "input", value)
 
     @property
     def input(self) -> Any:
         """The first tensor among the module's inputs, as a traced value."""
         recorder = self._recorder("input")
-        return recorder.part(self._site("input"), ops.FIRST_INPUT)
+        return recorder.part(self._path, "input", ops.FIRST_INPUT)
 
     @input.setter
     def input(self, value: Any) -> None:
         recorder = self._recorder("input")
-        site = self._site("input")
-        if recorder.is_part(site, ops.FIRST_INPUT, value):
+        if recorder.is_part(self._path, "input", ops.FIRST_INPUT, value):
             return
-        recorder.swap(site, recorder.add(ops.WITH_FIRST_INPUT, (recorder.site(site), value)))
+        whole = recorder.site(self._path, "input")
+        recorder.swap(self._path, "input", recorder.add(ops.WITH_FIRST_INPUT, (whole, value)))
+
+    def next(self, calls: int = 1) -> Self:
+        """Move on to a later call: a module that runs several times in one forward pass has a site for each.
+
+        Example:
+            >>> import torch, workbench as wb
+            >>> twice = torch.nn.Linear(2, 2)
+            >>> model = wb.NNsight(torch.nn.Sequential(twice, twice))
+            >>> with model.trace(torch.ones(1, 2)):
+            ...     first = model[0].output.save()
+            ...     second = model[0].next().output.save()
+            >>> torch.equal(twice(first.value), second.value)
+            True
+        """
+        self._recorder("next()").next_call(self._path, calls)
+        return self
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(getattr(type(self), name, None), property):
             object.__setattr__(self, name, value)
-            return
-        raise AttributeError(
-            f"{self._path or 'model'}.{name} cannot be assigned; inside a trace assign .output, .input or .inputs"
-        )
+        elif isinstance(value, nn.Module):
+            self._attach(name, value)
+        else:
+            raise AttributeError(
+                f"{self._path or 'model'}.{name} cannot be assigned; inside a trace assign .output, .input or .inputs, "
+                "and a torch.nn.Module to attach it"
+            )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run this module on values of the trace, outside its place in the model: `lm_head(ln_f(hidden))`."""
+    def _attach(self, name: str, module: nn.Module) -> None:
+        """Add a module of the user's to the model; nothing calls it but what a trace writes."""
+        if name in self._module._modules or hasattr(self._module, name) or hasattr(type(self), name):
+            raise InputError(f"{self._path or 'model'} already has a {name!r}; attach the module under another name")
+        self._module.add_module(name, module)
+        root = self._root.__dict__
+        root["_attached"].append(module)
+        root["_by_module"].pop(module, None)
+        envoy = Envoy(module, f"{self._path}.{name}" if self._path else name, self._root)
+        self._children[name] = envoy
+        self.__dict__[name] = envoy
+
+    def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
+        """Run this module on values of the trace, outside its place in the model: `lm_head(ln_f(hidden))`.
+
+        Args:
+            args: for the module's forward, as are `kwargs`.
+            hook: let this call count as one of the module's: its `input`, `output` and inside can then be read.
+        """
         recorder = require(f"calling {self._path or 'the model'}")
-        if recorder.root is not self._root:
-            raise InputError(f"{self._path or 'the model'} belongs to another model than this trace")
-        return recorder.add(ops.MODULE, (self._path, *args), kwargs)
+        return recorder.add(ops.HOOKED if hook else ops.MODULE, (self._root_in(recorder), self._path, *args), kwargs)
+
+    def _root_in(self, recorder: Recorder) -> Any:
+        """This model as the first argument of a call: None in a pass of its own."""
+        root = recorder.root
+        return None if isinstance(root, Envoy) and root._root is self._root else self._root
 
 
 def expression(name: str, path: str) -> str:

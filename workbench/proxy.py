@@ -85,6 +85,27 @@ class Proxy:
         """End the forward pass as soon as this value exists; what comes later is never computed."""
         self._record(ops.STOP, (self,))
 
+    @property
+    def grad(self) -> Any:
+        """The gradient of this value, same shape, in the next `.backward()` written, else in the last one before.
+
+        It can be read, edited in place and assigned; what was computed before this value gets the edited gradient.
+        """
+        if not self._recording():
+            return self.value.grad
+        return self._recorder.grad(self)
+
+    def backward(self, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients that the trace asks for, as `torch.Tensor.backward` does for a whole model.
+
+        Parameters of the model keep their `.grad` as it is, unless nothing was asked for; those that were made in the
+        trace, attached or passed in have theirs summed up.
+        """
+        if self._recording():
+            self._recorder.backward(self, args, kwargs)
+        else:
+            self.value.backward(*args, **kwargs)
+
     def _set_value(self, value: Any) -> None:
         _set(self, "_value", value)
 
@@ -129,10 +150,15 @@ class Proxy:
         return Attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._recording():
-            self._record(ops.SETATTR, (self, name, value))
-        else:
+        if name == "_is_param":  # how torch marks what nn.Parameter(...) makes of something that is no tensor
+            made = self._record(ops.PARAMETER, (self,))
+            _set(self, "_ref", made._ref)
+        elif not self._recording():
             setattr(self.value, name, value_of(value))
+        elif name == "grad":
+            self._recorder.swap_grad(self, value)
+        else:
+            self._record(ops.SETATTR, (self, name, value))
 
     def __getitem__(self, index: Any) -> Any:
         return self._record(ops.GETITEM, (self, index))
@@ -247,8 +273,11 @@ class Attribute(Proxy):
 
     def _settle(self) -> Ref:
         if self._ref is None:
-            made = self._record(ops.GETATTR, (self._owner, self._name))
-            _set(self, "_ref", made._ref)
+            if not self._recording():
+                raise NotSetError(
+                    f"Accessing value before it's been set. .{self._name} was never used inside its trace"
+                )
+            _set(self, "_ref", self._recorder.always(ops.GETATTR, (self._owner, self._name))._ref)
         return self._ref
 
     def _node_id(self) -> int:

@@ -6,13 +6,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from workbench.errors import NotTracingError
 from workbench.graph import operations as ops
-from workbench.graph.graph import Graph
+from workbench.graph.graph import Block, Graph
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.operations import Operation
 from workbench.graph.source import Line, caller
@@ -32,28 +32,40 @@ _PLAIN = frozenset(
 class Recorder:
     """Nodes as they are written, the values they name, and the proxies that wait for a value.
 
-    `reason(id)` and `fake(id)` are given by the tracer: why a node has no value, and what the scan says it will look
-    like. Proxies hold the recorder, so after the run it must hold no value and no input.
+    `reason(id)`, `fake(id)` and `check(id)` are given by the tracer: why a node has no value, what the scan says it
+    will look like, and what to do with each node as it is written. Proxies hold the recorder, so after the run it must
+    hold no value and no input.
     """
 
     __slots__ = (
-        "__weakref__", "_argument_ids", "_current", "_parts", "bindings", "fake", "finished", "invoke", "make",
-        "nodes", "reason", "root", "saved", "waiting",
+        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
+        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "waiting",
     )  # fmt: skip
 
-    def __init__(self, root: object, make: Callable[[Recorder, Ref], Proxy]) -> None:
+    def __init__(
+        self,
+        root: object,
+        make: Callable[[Recorder, Ref], Proxy],
+        kind: Literal["trace", "session"] = "trace",
+    ) -> None:
         self.root = root
         self.make = make
         self.nodes: list[Node] = []
+        self.blocks: list[Block] = [Block(kind)]
         self.bindings: dict[str, Any] = {}
         self.saved: set[int] = set()
         self.waiting: dict[int, list[weakref.ref[Proxy]]] = {}
+        self.block = 0
         self.invoke = 0
+        self.guard: int | None = None
+        self.backwards = 0
         self.finished = False
         self.reason: Callable[[int], str] = _not_run_yet
         self.fake: Callable[[int], Any] | None = None
-        self._current: dict[tuple[Site, int], Proxy] = {}
+        self.check: Callable[[int], None] | None = None
+        self._current: dict[Any, Proxy] = {}  # (block, invoke, site or gradient) → its present value
         self._parts: dict[tuple[int, Operation], Proxy] = {}
+        self._calls: dict[tuple[int, int, str], int] = {}
         self._argument_ids: dict[int, Argument] = {}
 
     # ---- recording
@@ -62,14 +74,27 @@ class Recorder:
         """Record one call; proxies among the arguments become references, anything not plain becomes an argument."""
         return self.make(self, Ref(self._append(op, args, kwargs, caller(depth))))
 
+    def always(self, op: Operation, args: tuple[Any, ...], depth: int = 2) -> Proxy:
+        """As `add`, for a reading that is made whether or not an open condition holds: it may be read again later."""
+        guard, self.guard = self.guard, None
+        try:
+            return self.add(op, args, None, depth + 1)
+        finally:
+            self.guard = guard
+
     def _append(self, op: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None, line: Line) -> int:
         refs: list[int] = []
         plain = _PLAIN
         encode = self._encode
         new_args = tuple([arg if type(arg) in plain else encode(arg, refs) for arg in args])
         new_kwargs = {name: encode(value, refs) for name, value in kwargs.items()} if kwargs else {}
+        guard = self.guard
+        if guard is not None:
+            refs.append(guard)
         id = len(self.nodes)
-        self.nodes.append(Node(id, op, new_args, new_kwargs, tuple(refs), line, self.invoke))
+        self.nodes.append(Node(id, op, new_args, new_kwargs, tuple(refs), line, self.invoke, self.block, guard))
+        if self.check is not None:
+            self.check(id)
         return id
 
     def _encode(self, value: Any, refs: list[int]) -> Any:
@@ -100,39 +125,102 @@ class Recorder:
             self.bindings[argument.name] = value
         return argument
 
+    # ---- blocks and conditions
+
+    @contextmanager
+    def opened(self, kind: Literal["trace", "loop"], root: object) -> Iterator[int]:
+        """A block inside the present one; what is recorded meanwhile stands in it."""
+        before = self.block, self.invoke, self.guard, self.root
+        self.blocks.append(Block(kind, self.block))
+        self.block, self.invoke, self.guard, self.root = len(self.blocks) - 1, 0, None, root
+        try:
+            yield self.block
+        finally:
+            self.block, self.invoke, self.guard, self.root = before
+
+    @contextmanager
+    def guarded(self, condition: Any) -> Iterator[None]:
+        """What is recorded meanwhile runs only if the condition holds."""
+        outer = self.guard
+        args = (condition,) if outer is None else (condition, self.make(self, Ref(outer)))
+        self.guard = self.always(ops.GUARD, args)._node_id()
+        try:
+            yield
+        finally:
+            self.guard = outer
+
     # ---- sites
 
-    def site(self, site: Site) -> Proxy:
+    def site(self, path: str, port: Literal["input", "output"]) -> Proxy:
         """The present value of a site: as the model gives it, or as last assigned in this invoke."""
-        key = (site, self.invoke)
+        site = self.place(path, port)
+        key = (self.block, self.invoke, site)
         proxy = self._current.get(key)
         if proxy is None:
-            proxy = self._current[key] = self.make(self, Ref(self._append(ops.SITE, (site,), None, caller(2))))
+            proxy = self._current[key] = self.always(ops.SITE, (site,))
         return proxy
 
-    def swap(self, site: Site, value: Any) -> None:
-        """Replace a site's value for the rest of the forward pass."""
-        if self._current.get((site, self.invoke)) is value:
-            return  # `m.output += 1` edits in place, then assigns the same value back
-        self._append(ops.SWAP, (site, value), None, caller(2))
-        if getattr(type(value), "_ref_in", None) is not None:
-            self._current[site, self.invoke] = value
-        else:
-            self._current.pop((site, self.invoke), None)
+    def place(self, path: str, port: Literal["input", "output"]) -> Site:
+        """A module's site, at the call that `next` has moved to."""
+        return Site(path, port, self._calls.get((self.block, self.invoke, path), 0) if self._calls else 0)
 
-    def part(self, site: Site, op: Operation) -> Proxy:
+    def next_call(self, path: str, by: int) -> None:
+        """From here on, a module's sites are those of a later call."""
+        key = (self.block, self.invoke, path)
+        self._calls[key] = self._calls.get(key, 0) + by
+
+    def swap(self, path: str, port: Literal["input", "output"], value: Any) -> None:
+        """Replace a site's value for the rest of the forward pass."""
+        site = self.place(path, port)
+        self._replace((self.block, self.invoke, site), ops.SWAP, (site,), value)
+
+    def _replace(self, key: Any, op: Operation, at: tuple[Any, ...], value: Any) -> None:
+        old = self._current.get(key)
+        if old is value and old is not None:
+            return  # `m.output += 1` edits in place, then assigns the same value back
+        if getattr(type(value), "_ref_in", None) is None:
+            value = self.add(ops.CONSTANT, (value,), depth=4)
+        if self.guard is None:
+            self._append(op, (*at, value), None, caller(3))
+            self._current[key] = value
+            return
+        if old is None:
+            old = self.always(ops.SITE if op is ops.SWAP else ops.GRAD, at, depth=4)
+        self._append(op, (*at, value), None, caller(3))
+        self._current[key] = self.always(ops.EITHER, (value, old), depth=4)
+
+    def part(self, path: str, port: Literal["input", "output"], op: Operation) -> Proxy:
         """A named part of a site's present value, such as its first tensor; the same proxy each time it is read."""
-        whole = self.site(site)
+        whole = self.site(path, port)
         key = (whole._node_id(), op)
         proxy = self._parts.get(key)
         if proxy is None:
-            proxy = self._parts[key] = self.add(op, (whole,), depth=3)
+            proxy = self._parts[key] = self.always(op, (whole,))
         return proxy
 
-    def is_part(self, site: Site, op: Operation, value: Any) -> bool:
+    def is_part(self, path: str, port: Literal["input", "output"], op: Operation, value: Any) -> bool:
         """Whether a value is what `part` gives now: `m.input += 1` edits in place, then assigns the same value."""
-        whole = self._current.get((site, self.invoke))
+        whole = self._current.get((self.block, self.invoke, self.place(path, port)))
         return whole is not None and self._parts.get((whole._node_id(), op)) is value
+
+    # ---- gradients
+
+    def grad(self, proxy: Proxy) -> Proxy:
+        """A value's gradient, of the next backward call that is written, else of the last one before."""
+        key = (proxy._node_id(), self.backwards)
+        found = self._current.get(key)
+        if found is None:
+            found = self._current[key] = self.always(ops.GRAD, (proxy, self.backwards))
+        return found
+
+    def swap_grad(self, proxy: Proxy, value: Any) -> None:
+        """Replace a value's gradient: what comes before it in the model gets the new one."""
+        self._replace((proxy._node_id(), self.backwards), ops.SWAP_GRAD, (proxy, self.backwards), value)
+
+    def backward(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record `proxy.backward(...)`."""
+        self._append(ops.BACKWARD, (proxy, self.backwards, *args), kwargs, caller(2))
+        self.backwards += 1
 
     # ---- values
 
@@ -144,7 +232,7 @@ class Recorder:
     def freeze(self) -> Graph:
         """End recording; the graph no longer grows, and the recorder lets go of what only recording needed."""
         self._forget()
-        return Graph(tuple(self.nodes), frozenset(self.saved), tuple(self.bindings))
+        return Graph(tuple(self.nodes), frozenset(self.saved), tuple(self.bindings), tuple(self.blocks))
 
     def finish(self, values: dict[int, Any], reason: Callable[[int], str]) -> None:
         """Hand each kept value to the proxies that wait for it; afterwards the recorder holds no value."""
@@ -164,11 +252,12 @@ class Recorder:
         self.waiting.clear()
         self.bindings = {}
         self._forget()
-        self.fake = None
+        self.fake = self.check = None
 
     def _forget(self) -> None:
         self._current.clear()
         self._parts.clear()
+        self._calls.clear()
         self._argument_ids.clear()
 
 

@@ -6,6 +6,7 @@ lands in the batch. Anything else is given whole to every invoke.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -21,14 +22,17 @@ class Rows(NamedTuple):
     total: int
 
 
-def narrow(value: Any, rows: Rows) -> Any:
-    """The part of a value that belongs to these rows."""
+def narrow(value: Any, rows: Rows, note: Callable[[Tensor, Tensor], None] | None = None) -> Any:
+    """The part of a value that belongs to these rows; `note(part, whole)` is told of each tensor that was cut."""
     if rows.stop - rows.start == rows.total:
         return value
 
     def cut(tensor: Tensor) -> Tensor:
         if tensor.ndim and tensor.shape[0] == rows.total:
-            return tensor[rows.start : rows.stop]
+            part = tensor[rows.start : rows.stop]
+            if note is not None:
+                note(part, tensor)
+            return part
         return tensor
 
     return map_tensors(cut, value)

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from workbench.engine.plan import Plan, sites_of
+from workbench.engine.plan import BlockPlan, Plan, sites_of
 from workbench.engine.scan import Scan
 from workbench.engine.values import map_tensors
+from workbench.errors import DeferredError
 from workbench.graph import operations as ops
 from workbench.graph.node import Argument, Node, Ref
 from workbench.site import Site
 
+_NOTHING = frozenset(
+    {ops.SWAP, ops.SWAP_GRAD, ops.STOP, ops.LOG, ops.BACKWARD, ops.GUARD, ops.TRACE, ops.LOOP, ops.EXIT}
+)
+_RUN_ONLY = {ops.ITEM: "the item of a loop", ops.OPTIMIZER: "an optimizer"}
 
-def evaluate(scan: Scan, nodes: list[Node], id: int, bindings: Mapping[str, Any], known: dict[int, Any]) -> Any:
-    """A node's fake value, from the scan's site values; `known` keeps what was worked out before.
 
-    Raises whatever the node itself raises on values of these shapes.
+def evaluate(
+    scan: Scan,
+    nodes: list[Node],
+    id: int,
+    bindings: Mapping[str, Any],
+    known: dict[int, Any],
+    site_value: Callable[[Node], Any],
+) -> Any:
+    """A node's fake value; `known` keeps what was worked out before, `site_value` gives what a scan says of a site.
+
+    Raises whatever the node itself raises on values of these shapes, and `DeferredError` for what only a run can tell.
     """
     wanted = _needed(nodes, id, known)
     with scan.faking():
         for each in wanted:
-            node = nodes[each]
-            known[each] = _fake_node(scan, node, bindings, known)
+            known[each] = _fake_node(scan, nodes[each], bindings, known, site_value)
     return known[id]
 
 
@@ -40,7 +53,9 @@ def _needed(nodes: list[Node], id: int, known: Mapping[int, Any]) -> list[int]:
     return sorted(seen)
 
 
-def _fake_node(scan: Scan, node: Node, bindings: Mapping[str, Any], known: Mapping[int, Any]) -> Any:
+def _fake_node(
+    scan: Scan, node: Node, bindings: Mapping[str, Any], known: Mapping[int, Any], site_value: Callable[[Node], Any]
+) -> Any:
     def resolve(value: Any) -> Any:
         kind = type(value)
         if kind is Ref:
@@ -57,27 +72,45 @@ def _fake_node(scan: Scan, node: Node, bindings: Mapping[str, Any], known: Mappi
 
     op = node.op
     if op is ops.SITE:
-        site = node.args[0]
-        if site not in scan.values:
-            raise KeyError(f"{site} is not reached")
-        return map_tensors(Tensor.clone, scan.values[site])
-    if op in (ops.SWAP, ops.STOP, ops.LOG):
+        return map_tensors(_own, site_value(node))
+    if op in _NOTHING:
         return None
+    if op in _RUN_ONLY:
+        raise DeferredError(f"{_RUN_ONLY[op]} is known only in the run; save what you need and ask after it")
     args = [resolve(arg) for arg in node.args]
     kwargs = {name: resolve(value) for name, value in node.kwargs.items()}
-    if op is ops.MODULE:
-        return scan.module(args[0])(*args[1:], **kwargs)
+    if op is ops.EITHER:
+        return args[0]
+    if op is ops.GRAD:
+        return torch.empty_like(args[0])
+    if op is ops.PARAMETER:
+        return args[0].detach()
+    if op is ops.MODULE or op is ops.HOOKED or op is ops.WEIGHT:
+        if args[0] is not None:
+            raise DeferredError("what another model's module gives is known only in the run")
+        if op is ops.WEIGHT:
+            return getattr(scan.module(args[1]), args[2])
+        return scan.module(args[1])(*args[2:], **kwargs)
     return op.fn(*args, **kwargs)
 
 
-def late_writes(scan: Scan, plan: Plan) -> list[tuple[Node, Site, list[Site]]]:
+def _own(tensor: Tensor) -> Tensor:
+    """A fake of the scan that is open, whichever scan the given one is of."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def late_writes(scan: Scan, plan: Plan, block: BlockPlan) -> list[tuple[Node, Site, list[Site]]]:
     """Writes that need a site which the scan saw only after the one they write to: (node, written, needed)."""
     found = []
-    for here in plan.sites.values():
-        if here.site not in scan.order:
+    for site, here in block.sites.items():
+        if site not in scan.order:
             continue
         for _, id in here.late:
-            after = [site for site in sites_of(plan, id) if scan.order.get(site, -1) > scan.order[here.site]]
+            after = [
+                each
+                for each in sites_of(plan, id)
+                if isinstance(each, Site) and scan.order.get(each, -1) > scan.order[site]
+            ]
             if after:
-                found.append((plan.graph.nodes[id], here.site, after))
+                found.append((plan.graph.nodes[id], site, after))
     return found

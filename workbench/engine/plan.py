@@ -1,37 +1,55 @@
 """Plan: from a graph to what runs when which site is reached.
 
-Every node gets a mask with one bit for each site it depends on, through its inputs or through an earlier edit of
-them. A node that depends on one site runs when that site is reached; one that depends on several (a join) runs at
-the last of them, whichever that is in the run; one that depends on none runs first. Within one moment nodes run in
-the order in which they were written. So any order of access is fine, and nothing has to be known of the model.
+Every node gets a mask with one bit for each site of its block that it depends on, through its inputs or through an
+earlier edit of them. A node that depends on one site runs when that site is reached; one that depends on several (a
+join) runs at the last of them, whichever that is in the run; one that depends on none runs first. Within one moment
+nodes run in the order in which they were written. So any order of access is fine, and nothing has to be known of the
+model.
+
+A gradient is a site too: it is reached while the backward call it belongs to runs. A block inside a block is one node
+of the outer one; it holds what the inner nodes take from outside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from workbench.errors import InputError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.node import Node, Ref
+from workbench.graph.operations import Operation
+from workbench.graph.source import text
 from workbench.site import Site
+
+
+class GradSite(NamedTuple):
+    """The gradient of a node's value in one backward call."""
+
+    node: int
+    backward: int
+    epoch: int
 
 
 @dataclass(slots=True)
 class SitePlan:
     """What to do when one site is reached."""
 
-    site: Site
+    site: Site | GradSite
     bit: int
     reads: list[tuple[int, int]] = field(default_factory=list)
     """(invoke, node) that take the site's value."""
     own: list[int] = field(default_factory=list)
     """Nodes that depend on this site alone, in written order."""
     joins: list[int] = field(default_factory=list)
-    """Indices into `Plan.joins` of those that also wait for this site."""
+    """Indices into `BlockPlan.joins` of those that also wait for this site."""
     edited: bool = False
     """Something writes into the value, so it is copied on arrival: an edit reaches the model and nothing else."""
     swapped: bool = False
     """Something replaces the value."""
+    graded: bool = False
+    """A gradient of the value is asked for, so it must be one that has gradients."""
     late: list[tuple[int, int]] = field(default_factory=list)
     """(join, node) of writes here that need other sites: they must be ready when this site is reached."""
 
@@ -45,104 +63,313 @@ class Join:
 
 
 @dataclass(slots=True)
+class BlockPlan:
+    """One block's nodes, sorted by moment."""
+
+    id: int
+    kind: str
+    first: list[int] = field(default_factory=list)
+    """Nodes that need no site: they run before the forward pass, or are all of a session or loop."""
+    sites: dict[Site, SitePlan] = field(default_factory=dict)
+    grads: dict[GradSite, SitePlan] = field(default_factory=dict)
+    joins: list[Join] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Plan:
     """A graph sorted by moment. It belongs to the graph, holds no run state, and is never changed."""
 
     graph: Graph
-    sites: dict[Site, SitePlan]
-    first: list[int]
-    """Nodes that need no site: they run before the forward pass."""
-    joins: list[Join]
+    blocks: list[BlockPlan]
+    home: list[int]
+    """The block in which each node runs."""
     masks: list[int]
     uses: list[int]
     """How many readers each value has; a kept value has one more, so that it is never dropped."""
+    drops: list[tuple[int, ...]]
+    """Which values each node is a reader of; a block's node reads for all that stand in it."""
+    copies: frozenset[int]
+    """Nodes whose value is copied, since it is the model's own and something writes into it."""
+    leaves: frozenset[int]
+    """Nodes whose gradient is asked for, and which are no part of a site's value."""
+    grad: bool
+    """Whether the passes run with gradients."""
+    careful: bool
+    """Whether some node may be without a value, so that each look-up must be checked."""
 
 
 def plan(graph: Graph) -> Plan:
     """The graph's plan, made once and kept with it."""
     if not graph._plan:
-        graph._plan.append(_make(graph))
+        graph._plan.append(_Planner(graph).make())
     return graph._plan[0]
 
 
-def _make(graph: Graph) -> Plan:
-    nodes = graph.nodes
-    count = len(nodes)
-    sites: dict[Site, SitePlan] = {}
-    masks = [0] * count
-    uses = [0] * count
-    origin = list(range(count))  # the node whose memory a value may share
-    written: dict[int, int] = {}  # origin → mask of the edits so far
-    placed: dict[int, list[SitePlan]] = {}  # origin → sites that were given this value
-    first: list[int] = []
-    joins: dict[int, int] = {}
-    join_list: list[Join] = []
-    late: list[tuple[SitePlan, int]] = []
+_GRADS = frozenset({ops.GRAD, ops.SWAP_GRAD})
+_OPENING = frozenset({ops.TRACE, ops.LOOP})
 
-    def site_plan(site: Site) -> SitePlan:
-        found = sites.get(site)
-        if found is None:
-            found = sites[site] = SitePlan(site, 1 << len(sites))
+
+class _Planner:
+    """The plan while it is made."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = graph.nodes
+        count = len(graph.nodes)
+        self.blocks = [BlockPlan(id, block.kind) for id, block in enumerate(graph.blocks)]
+        self.home = [node.block for node in graph.nodes]
+        self.masks = [0] * count
+        self.origin = list(range(count))  # the node whose memory a value may share
+        self.written: dict[tuple[int, int], int] = {}  # (origin, block) → mask of the edits made there so far
+        self.placed: dict[int, list[SitePlan]] = {}  # origin → sites that were given this value
+        self.late: list[tuple[BlockPlan, SitePlan, int]] = []
+        self.copies: set[int] = set()
+        self.leaves: set[int] = set()
+        self.backwards = [node.id for node in graph.nodes if node.op is ops.BACKWARD]
+        self.graded: dict[int, list[int]] = {}  # backward → the values whose gradients it gives
+        self.opener = {node.args[0]: node.id for node in graph.nodes if node.op in _OPENING}
+        self.nested = len(graph.blocks) > 1
+
+    def make(self) -> Plan:
+        grads = any(node.op in _GRADS for node in self.nodes)
+        if grads:
+            self._find_gradients()
+        for node in self.nodes:
+            self._place(node)
+        self._sort()
+        uses, drops = self._count()
+        return Plan(
+            self.graph, self.blocks, self.home, self.masks, uses, drops, frozenset(self.copies),
+            frozenset(self.leaves), any(map(_needs_grad, self.nodes)),
+            grads or self.nested or any(node.op is ops.GUARD for node in self.nodes),
+        )  # fmt: skip
+
+    # ---- gradients
+
+    def _find_gradients(self) -> None:
+        """Which backward call each gradient belongs to, and in which block it is therefore met."""
+        for node in self.nodes:
+            if node.op in _GRADS:
+                backward = self._backward_of(node)
+                target = node.args[0].id
+                self.graded.setdefault(backward, []).append(target)
+                self.home[node.id] = self.home[backward]
+        for node in self.nodes:  # what is made of a gradient is made where the gradient is met
+            for ref in node.refs:
+                home = self.home[ref]
+                moved = self.nodes[ref].op in _GRADS or home != self.nodes[ref].block
+                if moved and home in self._around(node.block):
+                    self.home[node.id] = min(self.home[node.id], home)
+
+    def _backward_of(self, node: Node) -> int:
+        epoch = node.args[1]
+        around = self._around(node.block)
+        for index in (epoch, epoch - 1):
+            if 0 <= index < len(self.backwards):
+                backward = self.backwards[index]
+                if self.nodes[backward].block in around:
+                    return backward
+        error = InputError(
+            f"a gradient is asked for, and nothing calls .backward() to make it: {text(node.line)}. "
+            "Call loss.backward() in the same trace, or in the session around it"
+        )
+        error.line = text(node.line)
+        raise error
+
+    def _around(self, block: int | None) -> list[int]:
+        found = []
+        while block is not None:
+            found.append(block)
+            block = self.graph.blocks[block].parent
         return found
 
-    for id, node in enumerate(nodes):
-        op = node.op
-        mask = 0
-        for ref in node.refs:
-            uses[ref] += 1
-            mask |= masks[ref]
-            if written:
-                mask |= written.get(origin[ref], 0)
-        if op is ops.SITE:
-            here = site_plan(node.args[0])
-            here.reads.append((node.invoke, id))
-            masks[id] = here.bit
-            continue
-        if op is ops.SWAP:
-            here = site_plan(node.args[0])
-            here.swapped = True
-            mask |= here.bit
-            late.append((here, id))
-            if node.refs:
-                placed.setdefault(origin[node.refs[0]], []).append(here)
-        else:
-            target = write_target(node)
-            if target is not None:
-                root = origin[target]
-                written[root] = written.get(root, 0) | mask
-                if nodes[root].op is ops.SITE:
-                    here = sites[nodes[root].args[0]]
-                    here.edited = True
-                    late.append((here, id))
-                for here in placed.get(root, ()):
-                    late.append((here, id))
-            if op.views and node.refs:
-                origin[id] = origin[target if target is not None else node.refs[0]]
-        masks[id] = mask
-        if mask == 0:
-            first.append(id)
-        elif mask & (mask - 1):
-            index = joins.get(mask)
-            if index is None:
-                index = joins[mask] = len(join_list)
-                join_list.append(Join(mask.bit_count()))
-            join_list[index].nodes.append(id)
+    # ---- one node after the other
 
-    by_bit = {here.bit: here for here in sites.values()}
-    for id, node in enumerate(nodes):
-        here = by_bit.get(masks[id])
-        if here is not None and node.op is not ops.SITE:
-            here.own.append(id)
-    for mask, index in joins.items():
-        for here in sites.values():
-            if mask & here.bit:
-                here.joins.append(index)
-    for here, id in late:
-        if masks[id] != here.bit:
-            here.late.append((joins[masks[id]], id))
-    for id in graph.saved:
-        uses[id] += 1
-    return Plan(graph, sites, first, join_list, masks, uses)
+    def _place(self, node: Node) -> None:
+        id, op = node.id, node.op
+        block = self.blocks[self.home[id]]
+        mask = self._mask(node)
+        if op is ops.SITE:
+            here = self._site(block, node.args[0])
+            here.reads.append((node.invoke, id))
+            self.masks[id] = here.bit
+            return
+        if op is ops.GRAD:
+            here = self._grad_site(block, node)
+            here.reads.append((node.invoke, id))
+            self.masks[id] = here.bit
+            return
+        if op is ops.SWAP or op is ops.SWAP_GRAD:
+            if op is ops.SWAP or self._backward_of(node) > id:
+                here = self._site(block, node.args[0]) if op is ops.SWAP else self._grad_site(block, node)
+                here.swapped = True
+                mask |= here.bit
+                self.late.append((block, here, id))
+                for ref in node.refs[op is ops.SWAP_GRAD :]:
+                    if ref != node.guard:
+                        self.placed.setdefault(self.origin[ref], []).append(here)
+        else:
+            self._writes(node, block, mask)
+            if op.views and node.refs:
+                target = write_target(node)
+                self.origin[id] = self.origin[target if target is not None else node.refs[0]]
+            elif op is ops.EITHER:
+                self.origin[id] = self.origin[node.args[1].id]
+        self.masks[id] = mask
+
+    def _mask(self, node: Node) -> int:
+        home, masks, written = self.home, self.masks, self.written
+        here = home[node.id]
+        mask = 0
+        refs = node.refs
+        if node.op is ops.BACKWARD:
+            refs = (*refs, *self.graded.get(node.id, ()))
+        elif node.op in _OPENING:
+            refs = (*refs, *self._taken(node.args[0]))
+        for ref in refs:
+            if home[ref] == here:
+                mask |= masks[ref]
+            if written:
+                mask |= written.get((self.origin[ref], here), 0)
+        if mask and self.graded and node.op not in _GRADS:
+            return self._after_backward(node, mask)
+        return mask
+
+    def _after_backward(self, node: Node, mask: int) -> int:
+        """A gradient whose backward call was written before the node is there already: wait for the call instead."""
+        target = write_target(node)
+        source = self.nodes[self.origin[target]] if target is not None else node
+        if source.op is ops.GRAD and self._backward_of(source) > source.id:
+            return mask  # it edits what flows
+        for site, here in self.blocks[self.home[node.id]].grads.items():
+            if site.backward < node.id and mask & here.bit:
+                mask = mask & ~here.bit | self.masks[site.backward]
+        return mask
+
+    def _taken(self, block: int) -> set[int]:
+        """What the nodes of a block take from outside it."""
+        inside = {id for id, home in enumerate(self.home) if block in self._around(home)}
+        return {ref for id in inside for ref in self.nodes[id].refs if ref not in inside}
+
+    def _writes(self, node: Node, block: BlockPlan, mask: int) -> None:
+        target = write_target(node)
+        if target is None:
+            return
+        root = self.origin[target]
+        edits = root, block.id
+        self.written[edits] = self.written.get(edits, 0) | mask
+        source = self.nodes[root]
+        if source.op is ops.SITE or source.op is ops.GRAD:
+            home = self.blocks[self.home[root]]
+            here = self._site(home, source.args[0]) if source.op is ops.SITE else self._grad_site(home, source)
+            here.edited = True
+            if home is block:
+                self.late.append((block, here, node.id))
+        elif source.op is ops.WEIGHT:
+            self.copies.add(root)
+        for here in self.placed.get(root, ()):
+            self.late.append((block, here, node.id))
+
+    def _site(self, block: BlockPlan, site: Site) -> SitePlan:
+        found = block.sites.get(site)
+        if found is None:
+            found = block.sites[site] = SitePlan(site, 1 << (len(block.sites) + len(block.grads)))
+        return found
+
+    def _grad_site(self, block: BlockPlan, node: Node) -> SitePlan:
+        target = node.args[0].id
+        site = GradSite(target, self._backward_of(node), node.args[1])
+        found = block.grads.get(site)
+        if found is None:
+            found = block.grads[site] = SitePlan(site, 1 << (len(block.sites) + len(block.grads)))
+            source = self.nodes[self.origin[target]]
+            if source.op is ops.SITE:
+                self._site(self.blocks[self.home[source.id]], source.args[0]).graded = True
+            else:
+                self.leaves.add(target)
+        return found
+
+    # ---- into moments
+
+    def _sort(self) -> None:
+        joins: list[dict[int, int]] = [{} for _ in self.blocks]
+        by_bit = [{here.bit: here for here in _all_sites(block)} for block in self.blocks]
+        for id, node in enumerate(self.nodes):
+            home = self.home[id]
+            block, mask = self.blocks[home], self.masks[id]
+            block.members.append(id)
+            if node.op in _READS:
+                continue
+            if mask == 0:
+                block.first.append(id)
+            elif mask & (mask - 1):
+                index = joins[home].get(mask)
+                if index is None:
+                    index = joins[home][mask] = len(block.joins)
+                    block.joins.append(Join(mask.bit_count()))
+                block.joins[index].nodes.append(id)
+            else:
+                by_bit[home][mask].own.append(id)
+        for block, known in zip(self.blocks, joins, strict=True):
+            for mask, index in known.items():
+                for here in _all_sites(block):
+                    if mask & here.bit:
+                        here.joins.append(index)
+        for block, here, id in self.late:
+            if self.masks[id] != here.bit and self.masks[id] in joins[block.id]:
+                here.late.append((joins[block.id][self.masks[id]], id))
+
+    def _count(self) -> tuple[list[int], list[tuple[int, ...]]]:
+        """Readers of each value. One in an inner block is the reader that its block's node stands for."""
+        uses = [0] * len(self.nodes)
+        if not self.nested and not self.graded:
+            for node in self.nodes:
+                for ref in node.refs:
+                    uses[ref] += 1
+            drops = [node.refs for node in self.nodes]
+        else:
+            readers: list[set[int]] = [set() for _ in self.nodes]
+            for node in self.nodes:
+                if node.op is ops.GRAD:
+                    continue  # its backward call reads for it
+                for ref in (*node.refs, *self.graded.get(node.id, ())):
+                    readers[self._reader(node.id, ref)].add(ref)
+            for read in readers:
+                for ref in read:
+                    uses[ref] += 1
+            drops = [tuple(read) for read in readers]
+        for id in self.graph.saved:
+            uses[id] += 1
+        return uses, drops
+
+    def _reader(self, id: int, ref: int) -> int:
+        """The node that lets go of `ref` once `id` has read it: the one that stands in a block around both."""
+        around = self._around(self.home[ref])
+        reader, home = id, self.home[id]
+        while home not in around:
+            reader = self.opener[home]
+            home = self.home[reader]
+        return reader
+
+
+_READS = frozenset({ops.SITE, ops.GRAD, ops.ITEM})
+
+
+def _all_sites(block: BlockPlan) -> list[SitePlan]:
+    return [*block.sites.values(), *block.grads.values()]
+
+
+def _needs_grad(node: Node) -> bool:
+    op: Operation = node.op
+    if op is ops.BACKWARD or op in _GRADS or op.name in _GRADIENT_NAMES:
+        return True
+    return (op is ops.SETATTR and node.args[1] == "requires_grad") or (
+        op.name == "method" and node.args[1] == "requires_grad_"
+    )
+
+
+_GRADIENT_NAMES = frozenset({"torch.autograd.grad", "torch.autograd.backward", "autograd.grad", "autograd.backward"})
 
 
 def write_target(node: Node) -> int | None:
@@ -155,7 +382,7 @@ def write_target(node: Node) -> int | None:
     return None
 
 
-def sites_of(plan: Plan, id: int) -> list[Site]:
+def sites_of(plan: Plan, id: int) -> list[Site | GradSite]:
     """The sites a node waits for."""
     mask = plan.masks[id]
-    return [here.site for here in plan.sites.values() if mask & here.bit]
+    return [here.site for here in _all_sites(plan.blocks[plan.home[id]]) if mask & here.bit]

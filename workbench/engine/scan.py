@@ -132,3 +132,10 @@ def _watch(shadow: nn.Module, values: dict[Site, Any]) -> None:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def bare() -> Scan:
+    """A scan of nothing: fake values of what is made outside any forward pass."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return Scan({}, "scanned", FakeTensorMode(allow_non_fake_inputs=True))

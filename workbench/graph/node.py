@@ -49,7 +49,11 @@ class Argument:
 
 
 class Node(NamedTuple):
-    """One operation on references and plain data. `refs` are the ids it reads; `invoke` is the rows it belongs to."""
+    """One operation on references and plain data.
+
+    `refs` are the ids it reads, `invoke` the rows it belongs to, `block` the block it stands in, `guard` the id of
+    the condition that must hold for it to run.
+    """
 
     id: int
     op: Operation
@@ -58,6 +62,8 @@ class Node(NamedTuple):
     refs: tuple[int, ...]
     line: Line
     invoke: int
+    block: int = 0
+    guard: int | None = None
 
     def __str__(self) -> str:
         return f"%{self.id} = {call_text(self)}"

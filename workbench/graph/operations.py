@@ -100,6 +100,18 @@ def _with_first_input(
     raise ValueError("this call has no tensor among its inputs; assign .inputs to replace all of them")
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
+def _parameter(data: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(data.detach(), requires_grad=data.requires_grad)
+
+
+def _optimizer(kind: Callable[..., Any], params: Any, settings: dict[str, Any]) -> Any:
+    return kind(params, **settings)
+
+
 def _marker(*args: Any, **kwargs: Any) -> Any:
     raise AssertionError("the interleaver runs this operation itself")
 
@@ -125,6 +137,25 @@ SWAP = Operation("swap", _marker)
 STOP = Operation("stop", _marker)
 LOG = Operation("log", _marker)
 MODULE = Operation("module", _marker)
+"""A module called on values of the trace: (path, *args); `HOOKED` also lets its inside be read."""
+HOOKED = Operation("module", _marker)
+WEIGHT = Operation("weight", _marker)
+"""A parameter or buffer of the model: (path, name)."""
+GRAD = Operation("grad", _marker)
+"""The gradient of a value: (value, how many backward calls were written before)."""
+SWAP_GRAD = Operation("swap_grad", _marker)
+BACKWARD = Operation("backward", _marker)
+GUARD = Operation("cond", _marker)
+"""The truth of a condition: (value, the condition around it)."""
+EITHER = Operation("either", _marker)
+"""(new, old): the first unless it was skipped."""
+TRACE = Operation("trace", _marker)
+"""A block that is a forward pass: (block, model, invokes' inputs, further arguments)."""
+LOOP = Operation("loop", _marker)
+"""A block that is run for each item: (block, items)."""
+ITEM = Operation("item", _marker)
+EXIT = Operation("exit", _marker)
+"""Leave a block: (block)."""
 
 # What a value can be asked to do.
 GETATTR = Operation("getattr", getattr, views=True)
@@ -133,6 +164,9 @@ GETITEM = Operation("getitem", operator.getitem, views=True)
 SETITEM = Operation("setitem", operator.setitem, writes=True)
 DELITEM = Operation("delitem", operator.delitem, writes=True)
 CALL = Operation("call", _call)
+CONSTANT = Operation("constant", _same, views=True)
+PARAMETER = Operation("parameter", _parameter)
+OPTIMIZER = Operation("optimizer", _optimizer)
 FIRST_INPUT = Operation("first_input", _first_input, views=True)
 WITH_FIRST_INPUT = Operation("with_first_input", _with_first_input)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import sys
@@ -18,7 +19,7 @@ _INSIDE = tuple(os.path.dirname(path) + os.sep for path in (os.path.dirname(__fi
 
 @cache
 def _ours(file: str) -> bool:
-    return file.startswith(_INSIDE) or f"{os.sep}einops{os.sep}" in file
+    return file.startswith(_INSIDE) or f"{os.sep}einops{os.sep}" in file or file == contextlib.__file__
 
 
 def caller(depth: int = 1) -> Line:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.engine.batching import Rows
+from workbench.engine.execution import Passing
 from workbench.engine.scan import Scan, scan
 from workbench.engine.values import tensors
-from workbench.envoy import Envoy
+from workbench.envoy import Envoy, module_paths
 from workbench.errors import InputError
 from workbench.recorder import not_recording
+from workbench.tracing.session import Session
 from workbench.tracing.tracer import ScanContext, Tracer
 
 _KEPT_SCANS = 64
@@ -88,6 +90,28 @@ class NNsight(Envoy):
                     self._scans.pop(next(iter(self._scans)))
                 self._scans[key] = found
         return found
+
+    def session(self) -> Session:
+        """Open a session: traces that run one after the other and share their values, without saving them."""
+        return Session(self)
+
+    # ---- what an execution asks for
+
+    def _passing(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]], kwargs: dict[str, Any]) -> Passing:
+        """The forward pass on these inputs."""
+        module = self._ready()
+        args, named = self._batch(prepared)
+        named = {**named, **kwargs}
+        trained = [p for attached in self._root.__dict__["_attached"] for p in attached.parameters()]
+        trained += [tensor for tensor in tensors((args, named)) if tensor.requires_grad]
+        return Passing(
+            lambda: self._forward(module, *args, **named), module_paths(self._root), self._rows(prepared), trained
+        )
+
+    def _live(self) -> dict[str, nn.Module]:
+        """Each path's module, with real weights."""
+        self._ready()
+        return module_paths(self._root)
 
     # ---- what a kind of model may do its own way
 

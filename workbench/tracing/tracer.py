@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextlib import ExitStack
+from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-
-from workbench.engine.fakes import evaluate, late_writes
-from workbench.engine.interleaver import Run, too_late, why_unreached
+from workbench.engine.execution import Execution
+from workbench.engine.fakes import late_writes
+from workbench.engine.frame import too_late
 from workbench.engine.plan import Plan, plan
 from workbench.engine.scan import Scan
-from workbench.envoy import module_paths
-from workbench.errors import InputError, NeverReachedWarning, NotTracingError, located
+from workbench.errors import InputError, NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
-from workbench.graph.node import Ref
 from workbench.graph.source import Line, caller, text
 from workbench.proxy import Proxy
-from workbench.recorder import CURRENT, Recorder, not_recording
+from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.invoker import Invoker
+from workbench.tracing.scope import SHOW_LOG, Scope
+from workbench.tracing.session import finish
+from workbench.tracing.shapes import Shapes
 
 if TYPE_CHECKING:
     from workbench.models.base import NNsight
 
 
-SHOW_LOG: ContextVar[Callable[[str], None]] = ContextVar("workbench.show_log", default=print)
-"""What shows a log line as it is written: `print`, unless a panel that shows its own runs' lines has taken over."""
-
-
-class Tracer:
+class Tracer(Scope):
     """One forward pass, being written.
 
-    After the block: `graph` is what was recorded (print it), `logs` the lines that `log` wrote.
+    After the block: `graph` is what was recorded (print it), `logs` the lines that `log` wrote. Inside a session the
+    pass is a part of the session's graph, and runs with it.
     """
 
     def __init__(
@@ -59,47 +56,71 @@ class Tracer:
         self._scan_now = scan or validate
         self._validate = validate
         self._recorder = Recorder(model, Proxy)
+        self._shapes = Shapes(self._recorder)
+        self._block = 0
+        self._session = False
+        self._entered = False
+        self._stack = ExitStack()
         self._token: Token[Recorder | None] | None = None
         self._line: Line = ("<unknown>", 0)
 
     # ---- the block
 
     def __enter__(self) -> Self:
-        if CURRENT.get() is not None:
-            raise NotTracingError("a trace is already open here; open the next one after it, or use tracer.invoke(...)")
-        if self._recorder.finished or self._token is not None:
+        if self._entered:
             raise NotTracingError("this trace was used already; call .trace(...) again")
+        self._entered = True
         self._line = caller()
-        self._recorder.fake = self._fake
-        self._token = CURRENT.set(self._recorder)
+        around = CURRENT.get()
+        if around is not None:
+            self._enter_session(around)
+        else:
+            self._token = CURRENT.set(self._recorder)
+            self._recorder.fake = self._shapes.fake
+        self._shapes.register(self._block, self._scan_of)
         if self._inputs:
             try:
                 Invoker(self, self._inputs, self._invoker_args).__enter__()
             except BaseException:
-                CURRENT.reset(self._token)
-                self._recorder.release()
+                self._leave()
                 raise
+        if self._validate:
+            self._recorder.check = self._shapes.check
         return self
+
+    def _enter_session(self, around: Recorder) -> None:
+        if around.blocks[around.block].kind == "trace" or around.fake is None:
+            raise NotTracingError("a trace is already open here; open the next one after it, or use tracer.invoke(...)")
+        self._session = True
+        self._recorder = around
+        self._shapes = around.fake.__self__  # type: ignore[attr-defined]  # the session's
+        self._block = self._stack.enter_context(around.opened("trace", self.model))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._token is not None
         if self.invoker is not None:
             self.invoker.__exit__(kind, error, trace)
-        CURRENT.reset(self._token)
+        self._leave(None if error is None else kind, keep=error is None)
         try:
-            if error is not None:
-                reason = f"the trace was left by {kind.__name__ if kind else 'an error'} before it could run"
-                self._recorder.finish({}, lambda id: reason)
-            else:
+            if error is None:
                 self._finish()
         finally:
-            self._recorder.release()
+            if not self._session:
+                self._recorder.release()
+                self._shapes.release()
             self._inputs = ()
             self._kwargs = {}
-            for invoker in self.invokers:
-                invoker._release()
+
+    def _leave(self, kind: type[BaseException] | None = None, keep: bool = False) -> None:
+        """Close what was opened; without `keep` the trace will not run."""
+        self._recorder.check = None
+        self._stack.close()
+        if self._token is not None:
+            CURRENT.reset(self._token)
+            if not keep:
+                reason = f"the trace was left by {kind.__name__ if kind else 'an error'} before it could run"
+                self._recorder.finish({}, lambda id: reason)
 
     def _finish(self) -> None:
         if not self.invokers:
@@ -107,37 +128,23 @@ class Tracer:
                 f"this trace was given no input ({text(self._line)}); "
                 "write model.trace(input), or `with tracer.invoke(input):` inside it"
             )
+        if self._session:
+            calls = tuple(invoker._call() for invoker in self.invokers)
+            self._recorder.add(ops.TRACE, (self._block, self.model, calls, self._kwargs))
+            return
         self.graph = self._recorder.freeze()
         self._run(plan(self.graph))
 
     def _run(self, plan: Plan) -> None:
-        model = self.model
-        module = model._ready()
-        prepared = [invoker.inputs for invoker in self.invokers]
-        args, kwargs = model._batch(prepared)
-        if any(here.late for here in plan.sites.values()):
+        prepared = [invoker.inputs for invoker in self.invokers if invoker.inputs is not None]
+        passing = self.model._passing(prepared, self._kwargs)
+        if any(here.late for here in plan.blocks[0].sites.values()):
             self._refuse_late_writes(plan)
-        run = Run(plan, module_paths(model), self._recorder.bindings, model._rows(prepared), self._log)
-        try:
-            with torch.no_grad():
-                run.execute(lambda: model._forward(module, *args, **{**kwargs, **self._kwargs}))
-        except BaseException as error:
-            reason = f"the run ended in {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            self._recorder.finish({}, lambda id: reason)
-            raise
-        self._recorder.finish(run.saved, run.reason)
-        run.release()
-        if run.stopped is None:
-            for site, node in run.idle():
-                warnings.warn(
-                    f"{site} was never reached, so this did nothing: {text(node.line)}: {why_unreached(site)}",
-                    NeverReachedWarning,
-                    stacklevel=4,
-                )
+        execution = Execution(plan, self._recorder.bindings, self._log)
+        finish(self._recorder, execution, lambda: execution.run_pass(passing))
 
     def _refuse_late_writes(self, plan: Plan) -> None:
-        scan = self._scanned()
-        found = late_writes(scan, plan)
+        found = late_writes(self._scan_of(0), plan, plan.blocks[0])
         if found:
             node, site, after = found[0]
             error = too_late(node, site, " and ".join(map(str, after)))
@@ -145,6 +152,11 @@ class Tracer:
             raise error
 
     # ---- inside the block
+
+    @property
+    def result(self) -> Any:
+        """What the whole model returns, as a traced value."""
+        return self.model._root.output
 
     def invoke(self, *inputs: Any, **options: Any) -> Invoker:
         """One input of several that share this forward pass; sites inside its block are its own rows only.
@@ -160,13 +172,9 @@ class Tracer:
             )
         return Invoker(self, inputs, options)
 
-    def log(self, *values: Any) -> None:
-        """Print values, traced or not, at the moment of the run when all of them exist."""
-        self._recorder.add(ops.LOG, values)
-
     def stop(self) -> None:
         """End the run at once: nothing of the model is computed. To stop at a site, use `site.stop()`."""
-        self._recorder.add(ops.STOP, ())
+        self._open("stop").add(ops.STOP, ())
 
     def _log(self, line: str) -> None:
         self.logs.append(line)
@@ -174,27 +182,14 @@ class Tracer:
 
     # ---- shapes
 
-    def _scanned(self) -> Scan:
-        """A scan of the first invoke: sites come in the same order for all of them."""
-        return self.invokers[0]._scan()
-
-    def _fake(self, id: int) -> Any:
-        """A node's fake value; an error of the node itself is raised as it will be in the run."""
-        recorder = self._recorder
-        node = recorder.nodes[id]
-        invoker = self.invokers[node.invoke] if self.invokers else None
-        if invoker is None:
+    def _scan_of(self, invoke: int) -> Scan:
+        if not self.invokers:
             raise InputError("shapes are known only inside an invoke: give this trace an input")
-        scan = invoker._scan()
-        if not scan.known:
-            raise NotTracingError(f"shapes are {scan.how}")
-        try:
-            with not_recording():
-                return evaluate(scan, recorder.nodes, id, recorder.bindings, invoker._fakes)
-        except Exception as error:
-            raise located(
-                error, f"{error}\nWhile working out the shape of {node} — {text(node.line)}", text(node.line)
-            ) from error
+        scan = self.invokers[min(invoke, len(self.invokers) - 1)]._scan()
+        if self._validate and not scan.known:
+            warnings.warn(f"nothing can be validated: shapes are {scan.how}", UserWarning, stacklevel=4)
+            self._validate = False
+        return scan
 
 
 class ScanContext(Tracer):
@@ -205,4 +200,4 @@ class ScanContext(Tracer):
         self._recorder.finish({}, lambda id: "this was a scan, which runs nothing: use model.trace(...)")
 
 
-__all__ = ["Ref", "ScanContext", "Tracer"]
+__all__ = ["SHOW_LOG", "ScanContext", "Tracer"]

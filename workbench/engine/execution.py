@@ -1,0 +1,360 @@
+"""Execution: one run of a graph. All run state lives here, none in the graph, the plan or the model."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from workbench.engine.batching import Rows
+from workbench.engine.frame import MISSING, Frame, Stopped, why_unreached
+from workbench.engine.gradients import backward
+from workbench.engine.plan import GradSite, Plan, sites_of, write_target
+from workbench.engine.values import copied, shape_text
+from workbench.errors import located
+from workbench.graph import operations as ops
+from workbench.graph.node import Argument, Node, Ref
+from workbench.graph.source import Line, text, where
+from workbench.site import Site
+
+
+@dataclass(frozen=True)
+class Passing:
+    """A forward pass that is about to be made.
+
+    `forward` makes it, `modules` maps paths to modules, `rows` gives each invoke its part of the batch (None for a
+    single invoke), `trained` are the parameters that a user attached to the model.
+    """
+
+    forward: Callable[[], Any]
+    modules: Mapping[str, nn.Module]
+    rows: Sequence[Rows] | None = None
+    trained: Sequence[Tensor] = ()
+
+
+class Model(Protocol):
+    """What an execution asks of a model."""
+
+    def _prepare(self, *inputs: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]: ...
+
+    def _passing(self, prepared: list[Any], kwargs: dict[str, Any]) -> Passing: ...
+
+    def _live(self) -> Mapping[str, nn.Module]: ...
+
+
+class Exit(BaseException):
+    """Leaves a loop or a session; never seen by the user."""
+
+    def __init__(self, block: int, line: Line) -> None:
+        self.block = block
+        self.line = line
+
+
+class Execution:
+    """One run of a planned graph. Afterwards `saved` holds the kept values by node."""
+
+    def __init__(self, plan: Plan, bindings: Mapping[str, Any], log: Callable[[str], None] = print) -> None:
+        self.plan = plan
+        self.bindings = bindings
+        self.log = log
+        self.saved: dict[int, Any] = {}
+        self.env: list[Any] = [MISSING] * len(plan.graph.nodes)
+        self.uses = plan.uses.copy()
+        self.reached: list[set[Site | GradSite]] = [set() for _ in plan.blocks]
+        self.stopped: dict[int, Line] = {}
+        self.exited: Exit | None = None
+        self.parameters: list[weakref.ref[Tensor]] = []
+        self.trained: list[Tensor] = []
+        self.parts: dict[int, tuple[Tensor, Tensor, Rows]] = {}  # id of an invoke's part → part, batch, rows
+        self._nodes = plan.graph.nodes
+
+    # ---- the whole
+
+    def run_pass(self, passing: Passing) -> Any:
+        """Run a graph that is one forward pass."""
+        return self._whole(lambda: self._pass(0, passing))
+
+    def run_session(self) -> None:
+        """Run a graph that is a session: its blocks one after the other."""
+        self._whole(lambda: Frame(self, self.plan.blocks[0]).run())
+
+    def _whole(self, run: Callable[[], Any]) -> Any:
+        result = None
+        try:
+            with torch.set_grad_enabled(self.plan.grad):
+                result = run()
+        except Exit as exit:
+            self.exited = exit
+        finally:
+            env, self.env = self.env, []
+            self._keep(env)
+            self.trained = []
+            self.parts = {}
+        return result
+
+    def _keep(self, env: list[Any]) -> None:
+        for id in self.plan.graph.saved:
+            if env[id] is not MISSING:
+                self.saved[id] = env[id]
+
+    def release(self) -> None:
+        """Let go of all values; the run still knows why a value is missing."""
+        self.saved = {}
+        self.bindings = {}
+
+    # ---- blocks
+
+    def _pass(self, block: int, passing: Passing) -> Any:
+        frame = Frame(self, self.plan.blocks[block], passing.modules, passing.rows)
+        if passing.trained:
+            self.trained += passing.trained
+        try:
+            return frame.interleave(passing.forward)
+        except Stopped:
+            self.stopped[block] = frame.stopped or ("<unknown>", 0)
+            return None
+
+    def _begin(self, block: int) -> None:
+        """A block that is run again begins without the values of the time before; kept ones are put aside."""
+        env, uses, planned = self.env, self.uses, self.plan.uses
+        saved = self.plan.graph.saved
+        for id in self.plan.blocks[block].members:
+            if env[id] is not MISSING:
+                if id in saved:
+                    self.saved[id] = env[id]
+                env[id] = MISSING
+            uses[id] = planned[id]
+
+    def _trace(self, block: int, model: Model, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._begin(block)
+        prepared = [(args, options) if ready else model._prepare(*args, **options) for ready, args, options in inputs]
+        self._pass(block, model._passing(prepared, kwargs))
+
+    def _loop(self, block: int, items: Iterable[Any]) -> None:
+        plan = self.plan.blocks[block]
+        item_node = next(id for id in plan.members if self._nodes[id].op is ops.ITEM)
+        parts = self.parts
+        for item in items:
+            self._begin(block)
+            self.parts = dict(parts)
+            self.env[item_node] = item
+            try:
+                Frame(self, plan).run()
+            except Exit as exit:
+                if exit.block != block:
+                    raise
+                self.exited = exit
+                return
+
+    # ---- one node
+
+    def execute(self, id: int, frame: Frame) -> None:
+        """Run one node and drop what it was the last to read."""
+        node = self._nodes[id]
+        op = node.op
+        env = self.env
+        if self.plan.careful and self._skipped(node):
+            self._drop(id)
+            return
+        try:
+            args = [
+                env[arg.id] if type(arg) is Ref else arg if type(arg) in _LEAVES else self._resolve(arg)
+                for arg in node.args
+            ]
+            if op in _SPECIAL:
+                kwargs = {name: self._resolve(value) for name, value in node.kwargs.items()}
+                value = _SPECIAL[op](self, frame, node, args, kwargs)
+            elif node.kwargs:
+                value = op.fn(*args, **{name: self._resolve(value) for name, value in node.kwargs.items()})
+            else:
+                value = op.fn(*args)
+        except Exception as error:
+            raise self.blame(error, node) from error
+        if id in self.plan.leaves:
+            _require_grad(value)
+        uses = self.uses
+        if uses[id]:
+            env[id] = value
+        for ref in self.plan.drops[id]:
+            uses[ref] -= 1
+            if not uses[ref]:
+                env[ref] = MISSING
+
+    def _drop(self, id: int) -> None:
+        for ref in self.plan.drops[id]:
+            self.uses[ref] -= 1
+            if not self.uses[ref]:
+                self.env[ref] = MISSING
+
+    def _skipped(self, node: Node) -> bool:
+        """Whether a node has no value, since its condition is false or it reads what has none."""
+        env, op = self.env, node.op
+        if node.guard is not None and env[node.guard] is not True:
+            return True
+        if op is ops.EITHER:
+            return all(env[arg.id] is MISSING for arg in node.args if type(arg) is Ref)
+        if op is ops.GUARD:
+            value = node.args[0]
+            return type(value) is Ref and env[value.id] is MISSING
+        return any(env[ref] is MISSING for ref in node.refs)
+
+    def _resolve(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is Ref:
+            return self.env[value.id]
+        if kind is Argument:
+            return self.bindings[value.name]
+        if kind is tuple or kind is list:
+            return kind([self._resolve(item) for item in value])
+        if kind is slice:
+            return slice(self._resolve(value.start), self._resolve(value.stop), self._resolve(value.step))
+        if kind is dict:
+            return {name: self._resolve(item) for name, item in value.items()}
+        return value
+
+    # ---- what the run itself does
+
+    def _do_swap(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        frame.swapped.setdefault(args[0], {})[node.invoke] = args[1], node
+
+    def _do_swap_grad(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        frame.swapped.setdefault((node.args[0].id, node.args[1]), {})[0] = args[2], node
+
+    def _do_stop(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        frame.stopped = node.line
+
+    def _do_log(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        self.log(" ".join(map(str, args)))
+
+    def _do_module(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        root, path, *rest = args
+        modules = frame.modules if root is None else root._live()
+        with frame.unseen():
+            return modules[path](*rest, **kwargs)
+
+    def _do_hooked(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        root, path, *rest = args
+        return (frame.modules if root is None else root._live())[path](*rest, **kwargs)
+
+    def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        root, path, name = args
+        value = getattr((frame.modules if root is None else root._live())[path], name)
+        return copied(value) if node.id in self.plan.copies else value
+
+    def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        made = node.op.fn(*args)
+        self.parameters.append(weakref.ref(made))
+        return made
+
+    def _do_backward(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        loss, _, *rest = args
+        with frame.unseen():
+            backward(self, frame, node, loss, rest, kwargs)
+
+    def _do_guard(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> bool:
+        return bool(args[0]) and (len(args) == 1 or args[1] is True)
+
+    def _do_either(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return args[1] if args[0] is MISSING else args[0]
+
+    def _do_trace(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        self._trace(*args)
+
+    def _do_loop(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        self._loop(*args)
+
+    def _do_exit(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        raise Exit(args[0], node.line)
+
+    # ---- words
+
+    def blame(self, error: Exception, node: Node) -> Exception:
+        """The same error, saying which node raised it, on which line, and what it was given."""
+        line = text(node.line)
+        sizes = []
+        for ref in node.refs:
+            value, source = self.env[ref] if self.env else MISSING, self._nodes[ref]
+            if value is not MISSING and ref != node.guard:
+                name = str(source.args[0]) if source.op is ops.SITE else f"%{ref}"
+                sizes.append(f"{name} {'has' if isinstance(value, Tensor) else 'is'} {shape_text(value)}")
+        known = f" — {', '.join(sizes)}" if sizes else ""
+        if "workbench.proxy.Proxy" in str(error):
+            known += ". A traced value stands inside another object: make that object outside the session"
+        return located(error, f"{error}\nWhile running {node} — {line}{known}", line)
+
+    def reason(self, id: int) -> str:
+        """Why a kept node has no value."""
+        node = self._nodes[id]
+        block = self.plan.home[id]
+        missing = [site for site in sites_of(self.plan, id) if site not in self.reached[block]]
+        if missing:
+            site = missing[0]
+            if isinstance(site, GradSite):
+                line = where(self._nodes[site.backward].line)
+                return f"backward on {line} gave it no gradient: the loss does not depend on it"
+            if block in self.stopped:
+                return f"{site} was never reached: the run was stopped by .stop() on {where(self.stopped[block])}"
+            return f"{site} was never reached: {why_unreached(site)}"
+        seen = {id}
+        stack = [id]
+        while stack:  # what it was made of: the first that has a reason of its own
+            each = self._nodes[stack.pop()]
+            if each.guard is not None:
+                guard = self._nodes[each.guard]
+                return f"it was skipped: the condition on {where(guard.line)} was not true"
+            for ref in each.refs:
+                if ref not in seen:
+                    seen.add(ref)
+                    home = self.plan.home[ref]
+                    if any(site not in self.reached[home] for site in sites_of(self.plan, ref)):
+                        return self.reason(ref)
+                    stack.append(ref)
+        if self.exited is not None:
+            return f"it was not reached: .exit() on {where(self.exited.line)} came first"
+        if node.block and self.plan.blocks[block].kind == "loop":
+            return "its loop had no items"
+        return "it was not reached"
+
+    def idle(self) -> list[tuple[Site, Node]]:
+        """Writes that did nothing since their site was never reached."""
+        found = []
+        for node in self._nodes:
+            if node.op is ops.SWAP:
+                site = node.args[0]
+            else:
+                target = write_target(node)
+                if target is None or self._nodes[target].op is not ops.SITE:
+                    continue
+                site = self._nodes[target].args[0]
+            if site not in self.reached[node.block] and node.block not in self.stopped and node.guard is None:
+                found.append((site, node))
+        return found
+
+
+def _require_grad(value: Any) -> None:
+    made_here = isinstance(value, Tensor) and value.is_leaf and not isinstance(value, nn.Parameter)
+    if made_here and value.is_floating_point():
+        value.requires_grad_()
+
+
+_LEAVES = frozenset({int, float, bool, str, type(None), Site, torch.dtype, torch.device})
+_SPECIAL: dict[ops.Operation, Callable[..., Any]] = {
+    ops.SWAP: Execution._do_swap,
+    ops.SWAP_GRAD: Execution._do_swap_grad,
+    ops.STOP: Execution._do_stop,
+    ops.LOG: Execution._do_log,
+    ops.MODULE: Execution._do_module,
+    ops.HOOKED: Execution._do_hooked,
+    ops.WEIGHT: Execution._do_weight,
+    ops.PARAMETER: Execution._do_parameter,
+    ops.BACKWARD: Execution._do_backward,
+    ops.GUARD: Execution._do_guard,
+    ops.EITHER: Execution._do_either,
+    ops.TRACE: Execution._do_trace,
+    ops.LOOP: Execution._do_loop,
+    ops.EXIT: Execution._do_exit,
+}

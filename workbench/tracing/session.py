@@ -1,0 +1,169 @@
+"""Session: traces that run one after the other and share their values; loops over them."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from contextvars import Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from workbench.engine.execution import Execution
+from workbench.engine.frame import why_unreached
+from workbench.engine.plan import plan
+from workbench.errors import NeverReachedWarning, NotTracingError
+from workbench.graph import operations as ops
+from workbench.graph.graph import Graph
+from workbench.graph.source import text
+from workbench.proxy import Proxy
+from workbench.recorder import CURRENT, Recorder
+from workbench.tracing.creation import Creation
+from workbench.tracing.optimizers import recorded_optimizers
+from workbench.tracing.scope import SHOW_LOG, Scope
+from workbench.tracing.shapes import Shapes
+
+if TYPE_CHECKING:
+    from workbench.models.base import NNsight
+
+
+class Looping(Scope):
+    """What sessions and the loops in them can do."""
+
+    _block: int
+
+    def iter(self, items: Any, return_context: bool = False) -> Iterator:
+        """A loop: its body is recorded once, and runs for each item when the session runs.
+
+        Args:
+            items: anything that can be iterated, traced or not: a list, a `DataLoader`, a traced tensor.
+            return_context: give `(item, loop)` instead of the item, to use `loop.log`, `loop.cond` and `loop.exit`.
+
+        Example:
+            >>> import torch, workbench as wb
+            >>> model = wb.NNsight(torch.nn.Identity())
+            >>> with model.session() as session:
+            ...     with session.iter([1, 2]) as item:
+            ...         session.log(item * 10)
+            10
+            20
+        """
+        return Iterator(self._recorder, items, return_context)
+
+    def exit(self) -> None:
+        """Leave the loop, or the session, at once; what was computed before stays."""
+        self._open("exit").add(ops.EXIT, (self._block,))
+
+
+class Session(Looping):
+    """Traces that run in the order in which they are written, when the block ends.
+
+    A value of one trace can be used in the next without being saved, also between two models. Tensors, parameters
+    and optimizers made inside belong to the session and are made when it runs.
+
+    After the block: `graph` is what was recorded, `logs` the lines that `log` wrote.
+
+    Example:
+        >>> import torch, workbench as wb
+        >>> model = wb.NNsight(torch.nn.Linear(1, 1))
+        >>> with model.session():
+        ...     with model.trace(torch.tensor([[1.0]])):
+        ...         first = model.output
+        ...     with model.trace(torch.tensor([[2.0]])):
+        ...         model.output = first
+        ...         second = model.output.save()
+        >>> torch.equal(second.value, model.module(torch.tensor([[1.0]])))
+        True
+    """
+
+    def __init__(self, model: NNsight) -> None:
+        self.model = model
+        self.graph: Graph | None = None
+        self.logs: list[str] = []
+        self._recorder = Recorder(None, Proxy, "session")
+        self._block = 0
+        self._shapes = Shapes(self._recorder)
+        self._stack = ExitStack()
+        self._token: Token[Recorder | None] | None = None
+
+    def __enter__(self) -> Self:
+        if CURRENT.get() is not None:
+            raise NotTracingError("a trace or session is already open here; a session cannot stand inside another")
+        if self._recorder.finished or self._token is not None:
+            raise NotTracingError("this session was used already; call .session() again")
+        self._recorder.fake = self._shapes.fake
+        self._token = CURRENT.set(self._recorder)
+        self._stack.enter_context(Creation())
+        self._stack.enter_context(recorded_optimizers())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._token is not None
+        self._stack.close()
+        CURRENT.reset(self._token)
+        try:
+            if error is not None:
+                reason = f"the session was left by {kind.__name__ if kind else 'an error'} before it could run"
+                self._recorder.finish({}, lambda id: reason)
+            else:
+                self._run()
+        finally:
+            self._recorder.release()
+            self._shapes.release()
+
+    def _run(self) -> None:
+        self.graph = self._recorder.freeze()
+        execution = Execution(plan(self.graph), self._recorder.bindings, self._log)
+        finish(self._recorder, execution, execution.run_session)
+
+    def _log(self, line: str) -> None:
+        self.logs.append(line)
+        SHOW_LOG.get()(line)
+
+
+class Iterator(Looping):
+    """A loop, being written."""
+
+    def __init__(self, recorder: Recorder, items: Any, return_context: bool) -> None:
+        self._recorder = recorder
+        self._items = items
+        self._return_context = return_context
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Any:
+        recorder = self._open("iter")
+        if recorder.blocks[recorder.block].kind == "trace":
+            raise NotTracingError(
+                "a loop stands in a session, around traces, not inside one: "
+                "`with model.session() as session: with session.iter(items) as item: with model.trace(...): ...`"
+            )
+        self._block = self._stack.enter_context(recorder.opened("loop", None))
+        item = recorder.add(ops.ITEM, ())
+        return (item, self) if self._return_context else item
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if error is None:
+            self._recorder.add(ops.LOOP, (self._block, self._items))
+        self._items = None
+
+
+def finish(recorder: Recorder, execution: Execution, run: Any) -> None:
+    """Run, and hand out what was kept; say what was written and did nothing."""
+    try:
+        run()
+    except BaseException as error:
+        reason = f"the run ended in {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        recorder.finish({}, lambda id: reason)
+        raise
+    recorder.finish(execution.saved, execution.reason)
+    execution.release()
+    for site, node in execution.idle():
+        warnings.warn(
+            f"{site} was never reached, so this did nothing: {text(node.line)}: {why_unreached(site)}",
+            NeverReachedWarning,
+            stacklevel=5,
+        )
