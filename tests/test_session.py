@@ -63,7 +63,7 @@ def test_a_value_read_after_a_condition_that_replaced_it(net: TwoLayers, model: 
         with model.trace(X) as tracer:
             with tracer.cond(true):
                 model.layer1.output = torch.zeros(2, 10)
-            after = model.layer1.output.save()
+            after = traced(model.layer1.output).save()
         expected = torch.zeros(2, 10) if true else net.layer1(X)
         assert torch.equal(after.value, expected)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, Self
@@ -67,6 +67,22 @@ class Envoy:
             self._children[name] = envoy
             if not hasattr(type(self), name):
                 self.__dict__[name] = envoy
+
+    def _alias(self, names: Mapping[str, str]) -> None:
+        """Other names for modules: by path from here, or by a name wherever it stands."""
+        for old, new in names.items():
+            if not new.isidentifier() or hasattr(Envoy, new):
+                raise InputError(f"{new!r} cannot be another name for {old!r}: it is no Python name, or one of ours")
+            if "." in old:
+                places = [(self, self.find(old))]
+            else:
+                places = [(each, each._children[old]) for each in self.walk() if old in each._children]
+            if not places:
+                raise InputError(f"{old!r} cannot be renamed: {_no_module(old, list(self.__dict__['_by_path']))}")
+            for parent, child in places:
+                if new in parent._children or new in parent.__dict__:
+                    raise InputError(f"{old!r} cannot be renamed: {parent._path or 'the model'} already has {new!r}")
+                parent.__dict__[new] = child
 
     def _rebind(self, module: nn.Module) -> None:
         """Stand for another module of the same structure: the same model with its weights loaded."""

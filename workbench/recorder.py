@@ -153,7 +153,9 @@ class Recorder:
 
     def site(self, path: str, port: Literal["input", "output"]) -> Proxy:
         """The present value of a site: as the model gives it, or as last assigned in this invoke."""
-        site = self.place(path, port)
+        return self._at(self.place(path, port))
+
+    def _at(self, site: Site) -> Proxy:
         key = (self.block, self.invoke, site)
         proxy = self._current.get(key)
         if proxy is None:
@@ -221,6 +223,41 @@ class Recorder:
         """Record `proxy.backward(...)`."""
         self._append(ops.BACKWARD, (proxy, self.backwards, *args), kwargs, caller(2))
         self.backwards += 1
+
+    # ---- edits
+
+    def replay(self, graph: Graph, bindings: dict[str, Any]) -> None:
+        """Write down again, for the present invoke, what a kept graph of one pass says."""
+        made: dict[int, Any] = {}
+
+        def known(value: Any) -> Any:
+            kind = type(value)
+            if kind is Ref:
+                return made[value.id]
+            if kind is Argument:
+                return bindings[value.name]
+            if kind is tuple or kind is list:
+                return kind([known(item) for item in value])
+            if kind is slice:
+                return slice(known(value.start), known(value.stop), known(value.step))
+            if kind is dict:
+                return {name: known(item) for name, item in value.items()}
+            return value
+
+        for node in graph.nodes:
+            self.guard = None if node.guard is None else made[node.guard]._node_id()
+            args, kwargs = known(node.args), known(node.kwargs)
+            if node.op is ops.SITE:
+                made[node.id] = self._at(args[0])
+            elif node.op is ops.SWAP:
+                self._replace((self.block, self.invoke, args[0]), ops.SWAP, args[:1], args[1])
+            elif node.op is ops.GRAD:
+                made[node.id] = self.grad(args[0])
+            elif node.op is ops.SWAP_GRAD:
+                self.swap_grad(args[0], args[2])
+            else:
+                made[node.id] = self.make(self, Ref(self._append(node.op, args, kwargs, node.line)))
+        self.guard = None
 
     # ---- values
 

@@ -174,6 +174,8 @@ class Execution:
                 value = op.fn(*args)
         except Exception as error:
             raise self.blame(error, node) from error
+        if id in self.plan.copies:
+            value = copied(value)
         if id in self.plan.leaves:
             _require_grad(value)
         uses = self.uses
@@ -242,8 +244,7 @@ class Execution:
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
-        value = getattr((frame.modules if root is None else root._live())[path], name)
-        return copied(value) if node.id in self.plan.copies else value
+        return getattr((frame.modules if root is None else root._live())[path], name)
 
     def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         made = node.op.fn(*args)

@@ -90,7 +90,7 @@ class Plan:
     drops: list[tuple[int, ...]]
     """Which values each node is a reader of; a block's node reads for all that stand in it."""
     copies: frozenset[int]
-    """Nodes whose value is copied, since it is the model's own and something writes into it."""
+    """Nodes whose value is copied, since it is the model's or the user's own and something writes into it."""
     leaves: frozenset[int]
     """Nodes whose gradient is asked for, and which are no part of a site's value."""
     grad: bool
@@ -266,7 +266,7 @@ class _Planner:
             here.edited = True
             if home is block:
                 self.late.append((block, here, node.id))
-        elif source.op is ops.WEIGHT:
+        elif source.op is ops.WEIGHT or source.op is ops.CONSTANT:
             self.copies.add(root)
         for here in self.placed.get(root, ()):
             self.late.append((block, here, node.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from threading import RLock
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from workbench.engine.values import tensors
 from workbench.envoy import Envoy, module_paths
 from workbench.errors import InputError
 from workbench.recorder import not_recording
+from workbench.tracing.editor import Edit, Editor
 from workbench.tracing.session import Session
 from workbench.tracing.tracer import ScanContext, Tracer
 
@@ -27,6 +28,11 @@ class NNsight(Envoy):
 
     Args:
         module: any `torch.nn.Module`.
+        rename: other names for modules, beside their own: `{"transformer.h": "layers"}` makes `model.layers`, and
+            `{"mlp": "ff"}`, a name that stands in many places, makes an `.ff` beside each `.mlp`.
+
+    Raises:
+        InputError: something that is no module; a name that no module has, or that is taken.
 
     Example:
         >>> import torch, workbench as wb
@@ -37,12 +43,17 @@ class NNsight(Envoy):
         torch.Size([1, 10])
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    _edits: tuple[Edit, ...]
+
+    def __init__(self, module: nn.Module, rename: Mapping[str, str] | None = None) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"a torch.nn.Module is wrapped here, not a {type(module).__name__}")
         self.__dict__["_scans"] = {}
         self.__dict__["_lock"] = RLock()
+        self.__dict__["_edits"] = ()
         super().__init__(module)
+        if rename:
+            self._alias(rename)
 
     # ---- running
 
@@ -66,9 +77,9 @@ class NNsight(Envoy):
             kwargs: further arguments of the model's forward.
         """
         if not trace:
-            args, named = self._batch([self._prepare(*inputs, **(invoker_args or {}))])
-            with torch.no_grad():
-                return self._forward(self._ready(), *args, **{**named, **kwargs})
+            with Tracer(self, inputs, kwargs, dict(invoker_args or {}), scan=scan, validate=validate):
+                result = self._root.output.save()
+            return result.value
         return Tracer(self, inputs, kwargs, dict(invoker_args or {}), scan=scan, validate=validate)
 
     def scan(self, *inputs: Any, **kwargs: Any) -> ScanContext:
@@ -81,11 +92,11 @@ class NNsight(Envoy):
         return self._scan(args, {**named, **kwargs})
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan:
-        key = _signature((args, kwargs, self._module.training))
+        key = _signature((args, kwargs, self._root._module.training))
         with self._lock, not_recording():
             found = self._scans.get(key)
             if found is None:
-                found = scan(self._module, self._forward, args, kwargs)
+                found = scan(self._root._module, self._forward, args, kwargs)
                 if len(self._scans) >= _KEPT_SCANS:
                     self._scans.pop(next(iter(self._scans)))
                 self._scans[key] = found
@@ -95,11 +106,64 @@ class NNsight(Envoy):
         """Open a session: traces that run one after the other and share their values, without saving them."""
         return Session(self)
 
+    def edit(self, inplace: bool = False) -> Editor:
+        """Open an edit: what its block writes is done in every later trace of the edited model.
+
+        Args:
+            inplace: edit this model itself; else the block gives a new one, `with model.edit() as edited:`, which
+                shares all modules and weights with this one, and has this one's edits too.
+
+        Example:
+            >>> import torch, workbench as wb
+            >>> model = wb.NNsight(torch.nn.Identity())
+            >>> with model.edit() as edited:
+            ...     model.output = model.output * 2
+            >>> edited.trace(torch.ones(2), trace=False), model.trace(torch.ones(2), trace=False)
+            (tensor([2., 2.]), tensor([1., 1.]))
+        """
+        return Editor(self, inplace)
+
+    def clear_edits(self) -> None:
+        """Take back all edits of this model."""
+        self.__dict__["_edits"] = ()
+
+    def _view(self) -> Self:
+        """The same model under another name, to have edits of its own."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        return view
+
+    # ---- where it is
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or convert the model's parameters, as `torch.nn.Module.to` does."""
+        self._base._ready().to(*args, **kwargs)
+        return self
+
+    def cpu(self) -> Self:
+        """Move the model to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | torch.device | None = None) -> Self:
+        """Move the model to a GPU."""
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device or "cuda")
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The devices that hold its parameters, each once."""
+        return list(dict.fromkeys(p.device for p in self._root._module.parameters()))
+
+    @property
+    def _base(self) -> NNsight:
+        """The model that an edited one is a view of."""
+        assert isinstance(self._root, NNsight)
+        return self._root
+
     # ---- what an execution asks for
 
     def _passing(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]], kwargs: dict[str, Any]) -> Passing:
         """The forward pass on these inputs."""
-        module = self._ready()
+        module = self.__dict__["_module"] = self._base._ready()
         args, named = self._batch(prepared)
         named = {**named, **kwargs}
         trained = [p for attached in self._root.__dict__["_attached"] for p in attached.parameters()]
@@ -110,7 +174,7 @@ class NNsight(Envoy):
 
     def _live(self) -> dict[str, nn.Module]:
         """Each path's module, with real weights."""
-        self._ready()
+        self._base._ready()
         return module_paths(self._root)
 
     # ---- what a kind of model may do its own way

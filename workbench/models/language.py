@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class LanguageModel(NNsight):
         model: a hub id, a folder, `"workbench/demo-gpt2"`, or a model that is loaded already.
         tokenizer: the tokenizer, when it is not the one that lies beside the model.
         dispatch: load the weights at once.
+        rename: other names for modules, as for `NNsight`.
         kwargs: passed on to `from_pretrained` (`dtype`, `device_map`, `revision`, …).
 
     Raises:
@@ -49,6 +50,7 @@ class LanguageModel(NNsight):
         *,
         tokenizer: Any = None,
         dispatch: bool = False,
+        rename: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         own = self.__dict__
@@ -62,7 +64,7 @@ class LanguageModel(NNsight):
                 tokenizer = _open_tokenizer(own["_source"], kwargs)
         own["tokenizer"] = tokenizer
         own["_takes_positions"] = "position_ids" in inspect.signature(module.forward).parameters
-        super().__init__(module)
+        super().__init__(module, rename)
         if dispatch:
             self._ready()
 

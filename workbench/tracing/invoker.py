@@ -46,6 +46,8 @@ class Invoker:
         self._tracer.invoker = self
         if self._tracer._scan_now and self.inputs is not None:
             self._scan()
+        for edit in self._tracer.model._edits:
+            self._tracer._recorder.replay(edit.graph, edit.bindings)
         self._creation.__enter__()
         return self
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from contextlib import ExitStack
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+import torch
 
 from workbench.engine.execution import Execution
 from workbench.engine.fakes import late_writes
 from workbench.engine.frame import too_late
 from workbench.engine.plan import Plan, plan
 from workbench.engine.scan import Scan
+from workbench.envoy import Envoy
 from workbench.errors import InputError, NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.source import Line, caller, text
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
+from workbench.tracing.cache import KEEP, Cache
 from workbench.tracing.invoker import Invoker
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.session import finish
@@ -171,6 +176,36 @@ class Tracer(Scope):
                 "give each one by tracer.invoke(...)"
             )
         return Invoker(self, inputs, options)
+
+    def cache(
+        self,
+        modules: Iterable[Envoy | str] | None = None,
+        *,
+        inputs: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        detach: bool = True,
+    ) -> Cache:
+        """Keep what many modules give, as it leaves each of them, edits included up to this line.
+
+        Args:
+            modules: Envoys or paths; None for all modules of the model.
+            inputs: keep `(args, kwargs)` of each call too.
+            device: move kept tensors there, as "cpu".
+            dtype: convert kept floating-point tensors, as `torch.float16`.
+            detach: keep no gradients' graph.
+        """
+        recorder = self._open("cache")
+        root = self.model._root
+        chosen = root.walk() if modules is None else (root.find(m) if isinstance(m, str) else m for m in modules)
+        cache = Cache()
+        for envoy in chosen:
+            path = envoy.path
+            settings = (device, dtype, detach)
+            cache._outputs[path] = recorder.add(KEEP, (recorder.site(path, "output"), *settings)).save()
+            if inputs:
+                cache._inputs[path] = recorder.add(KEEP, (recorder.site(path, "input"), *settings)).save()
+        return cache
 
     def stop(self) -> None:
         """End the run at once: nothing of the model is computed. To stop at a site, use `site.stop()`."""

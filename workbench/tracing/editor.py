@@ -1,0 +1,58 @@
+"""Editor: a trace that is not run but kept, and is then a part of every trace of its model."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workbench.engine.plan import plan
+from workbench.errors import NotTracingError
+from workbench.graph.graph import Graph
+from workbench.proxy import Proxy
+from workbench.recorder import CURRENT, Recorder
+from workbench.tracing.creation import Creation
+
+if TYPE_CHECKING:
+    from workbench.models.base import NNsight
+
+
+class Edit(NamedTuple):
+    """What one `with model.edit():` wrote, and the values it names."""
+
+    graph: Graph
+    bindings: dict[str, Any]
+
+
+class Editor:
+    """`with model.edit() as edited:` — what is written inside is done in every later trace of `edited`."""
+
+    def __init__(self, model: NNsight, inplace: bool) -> None:
+        self._model = model if inplace else model._view()
+        self._recorder = Recorder(self._model, Proxy)
+        self._creation = Creation()
+        self._token: Token[Recorder | None] | None = None
+
+    def __enter__(self) -> NNsight:
+        if CURRENT.get() is not None:
+            raise NotTracingError("a trace is open here; an edit is written outside of traces")
+        if self._recorder.finished or self._token is not None:
+            raise NotTracingError("this edit was written already; call .edit() again")
+        self._token = CURRENT.set(self._recorder)
+        self._creation.__enter__()
+        return self._model
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._token is not None
+        self._creation.__exit__(kind, error, trace)
+        CURRENT.reset(self._token)
+        recorder = self._recorder
+        try:
+            if error is None:
+                edit = Edit(recorder.freeze(), dict(recorder.bindings))
+                plan(edit.graph)  # refuses here what could never run
+                self._model.__dict__["_edits"] += (edit,)
+        finally:
+            recorder.finish({}, lambda id: "this was written in an edit, which runs in later traces; save it in one")
