@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
-from tests.nets import TwoLayers, hooked, hooks_left, two_layers
+from tests.nets import TwoLayers, hooked, hooks_left, traced, two_layers
 from workbench.errors import InputError, PathError
 
 X = torch.linspace(-1, 1, 10).reshape(2, 5)
@@ -96,10 +96,11 @@ def test_an_attached_module_and_its_inside(net: TwoLayers, model: Any) -> None:
     torch.manual_seed(6)
     sae = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 10))
     model.layer1.sae = sae
+    attached = traced(model.layer1).sae
     with model.trace(X):
-        model.layer1.output = model.layer1.sae(model.layer1.output, hook=True)
-        features = model.layer1.sae[1].output.save()
-        model.layer1.sae[1].output[:, 0] = 0
+        model.layer1.output = attached(model.layer1.output, hook=True)
+        features = attached[1].output.save()
+        attached[1].output[:, 0] = 0
         out = model.output.save()
     hidden = sae[1](sae[0](net.layer1(X)))
     edited = hidden.clone()
@@ -115,7 +116,7 @@ def test_an_attached_module_is_trained_and_the_model_is_not(model: Any, net: Two
     model.layer1.probe = nn.Linear(10, 1)
     with model.trace(X):
         model.layer1.probe(model.layer1.output).sum().backward()
-    assert model.layer1.probe.module.weight.grad is not None
+    assert traced(model.layer1).probe.module.weight.grad is not None
     assert net.layer1.weight.grad is None
 
 
