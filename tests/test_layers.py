@@ -22,7 +22,7 @@ PACKAGE = ROOT / "workbench"
 FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("errors",), ("site",)),
     (("graph",),),
-    (("recorder", "proxy"),),
+    (("recorder", "proxy", "functions"),),
     (("engine",),),
     (("envoy",),),
     (("tracing",),),

@@ -309,6 +309,25 @@ def test_an_optimizer_for_sparse_gradients(model: wb.NNsight) -> None:
     torch.testing.assert_close(table.value, by_hand)
 
 
+def test_an_optimizer_with_a_closure(model: wb.NNsight) -> None:
+    def fit(parameter: nn.Parameter) -> Any:
+        def closure() -> Tensor:
+            parameter.grad = None
+            loss = (parameter - 3).pow(2).sum()
+            loss.backward()
+            return loss
+
+        return closure
+
+    by_hand = nn.Parameter(torch.ones(2))
+    torch.optim.LBFGS([by_hand]).step(fit(by_hand))
+    with model.session():
+        left = traced(nn.Parameter(torch.ones(2))).save()
+        optimizer = torch.optim.LBFGS([left])
+        optimizer.step(wb.apply(fit, left))
+    torch.testing.assert_close(left.value, by_hand)
+
+
 def test_outside_a_session_optimizers_are_torchs_own() -> None:
     original = torch.optim.Optimizer.__init__
     model = wb.NNsight(two_layers())

@@ -578,3 +578,55 @@ def test_ten_thousand_chained_operations(model: wb.NNsight, x: torch.Tensor) -> 
                 value = value + 1
             value = value.save()
     assert value == 10_000
+
+
+# ---- validation
+
+
+def test_validation_raises_on_the_users_own_line(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
+    with pytest.raises(IndexError, match=r"While validating .* — test_tracer\.py line \d+: .*\[:, 10\] = 0"):
+        with model.trace(x, scan=True, validate=True):
+            model.layer1.output[:, 9] = 0
+            model.layer1.output[:, 10] = 0
+            raise AssertionError("not reached")
+    assert hooks_left(net) == 0
+
+
+def test_validation_knows_conditions_gradients_and_several_invokes(model: wb.NNsight, x: torch.Tensor) -> None:
+    with pytest.raises(RuntimeError, match=r"While validating .* @ "), model.trace(validate=True) as tracer:
+        with tracer.invoke(x):
+            hidden = model.layer1.output
+            hidden.grad[:, 0] = 0
+            model.output.sum().backward()
+            with tracer.cond(hidden.sum() > 0):
+                model.layer2.output = hidden @ torch.zeros(10, 2)
+        with tracer.invoke(x):
+            model.layer1.output = hidden
+            _ = hidden @ torch.zeros(9, 2)
+
+
+def test_a_saved_value_is_taken_for_what_it_is(net: TwoLayers, model: wb.NNsight, x: torch.Tensor) -> None:
+    with model.trace(x):
+        out = model.output.save()
+        number = model.output.shape[0]
+        assert not isinstance(out, torch.Tensor)
+    assert isinstance(out, torch.Tensor)
+    assert number == 2
+    torch.testing.assert_close(out, net(x))
+    assert torch.equal(pickle.loads(pickle.dumps(out)), net(x))
+    assert type(pickle.loads(pickle.dumps(out))) is torch.Tensor
+
+
+def test_a_saved_token_is_decoded() -> None:
+    language = wb.demo()
+    with language.trace("The Eiffel Tower is in the city of"):
+        token = language.lm_head.output[0, -1].argmax().save()
+    assert language.tokenizer.decode(token) == " Paris"
+
+
+def test_an_unset_value_has_a_repr_that_says_why(model: wb.NNsight, x: torch.Tensor) -> None:
+    with model.trace(x):
+        out = model.output
+    assert "was not saved" in repr(out)
+    with pytest.raises(NotSetError, match="was not saved"):
+        str(out)

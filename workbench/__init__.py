@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import errors
 from workbench.envoy import Envoy
+from workbench.functions import apply
 from workbench.interventions import ablate
 from workbench.models.base import NNsight
 
 if TYPE_CHECKING:
+    from workbench.jupyter.history import runs
     from workbench.models.language import LanguageModel, demo
 
-__all__ = ["Envoy", "LanguageModel", "NNsight", "ablate", "demo", "errors"]
+__all__ = ["Envoy", "LanguageModel", "NNsight", "ablate", "apply", "demo", "errors", "runs"]
 
-_LATER = {"LanguageModel": "workbench.models.language", "demo": "workbench.models.language"}
+_LATER = {
+    "LanguageModel": "workbench.models.language",
+    "demo": "workbench.models.language",
+    "runs": "workbench.jupyter.history",
+} | dict.fromkeys(
+    # Python's own types, traced. They are not names of this module, so that in here `list` is still Python's.
+    "bool bytes int float str complex bytearray tuple list set dict".split(),
+    "workbench.functions",
+)
 
 
 def __getattr__(name: str) -> Any:

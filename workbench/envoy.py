@@ -279,11 +279,16 @@ def expression(name: str, path: str) -> str:
     for part in path.split(".") if path else ():
         if part.isdigit():
             name += f"[{part}]"
-        elif part.isidentifier() and not iskeyword(part) and not hasattr(Envoy, part):
+        elif part.isidentifier() and not iskeyword(part) and not _taken(part):
             name += f".{part}"
         else:
             name += f"[{part!r}]"
     return name
+
+
+def _taken(name: str, kind: type = Envoy) -> bool:
+    """Whether a kind of model has an attribute of this name, so that a module of that name is reached by index."""
+    return hasattr(kind, name) or any(_taken(name, each) for each in kind.__subclasses__())
 
 
 def _no_module(path: str, known: list[str]) -> str:

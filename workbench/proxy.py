@@ -66,6 +66,11 @@ class Proxy:
     # ---- the value
 
     @property
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """After the run, what the value is: libraries that ask `isinstance(x, Tensor)` then take it as one."""
+        return type(self) if self._value is _MISSING else type(self._value)
+
+    @property
     def value(self) -> Any:
         """The value, after the run. Raises `NotSetError` (a `ValueError`) that says why there is none."""
         if self._value is _MISSING:
@@ -238,8 +243,10 @@ class Proxy:
         return repr(self) if self._recording() else str(self.value)
 
     def __repr__(self) -> str:
+        if self._value is not _MISSING:
+            return repr(self._value)
         if not self._recording():
-            return repr(self.value)
+            return f"<no value: {self._why()}>"
         return f"<traced {call_text(self._recorder.nodes[self._node_id()])}>"
 
     def __hash__(self) -> int:

@@ -28,7 +28,7 @@ export interface State {
   code: string;
   faults: Fault[];
   run: RunSummary | null;
-  progress: string;
+  progress: { text: string; done: number; total: number } | null;
   result: RunResult | null;
   buffers: DataView[];
   logs: string[];
@@ -48,7 +48,7 @@ const START: State = {
   code: '',
   faults: [],
   run: null,
-  progress: '',
+  progress: null,
   result: null,
   buffers: [],
   logs: [],
@@ -292,7 +292,7 @@ export class WorkbenchModel {
   private async fetchResult(run: number): Promise<void> {
     await this.ask('result', { run }, ({ reply, buffers }) => {
       const logs = reply.logs.map(line => line.text);
-      this.set({ result: reply, buffers, logs, progress: '', trouble: reply.fault ?? null });
+      this.set({ result: reply, buffers, logs, progress: null, trouble: reply.fault ?? null });
       if (this.state.run === null || this.state.run.run === run) {
         const { state, headline, seconds } = reply;
         this.set({ run: { run, state, headline, seconds } });
@@ -315,7 +315,7 @@ export class WorkbenchModel {
           void this.fetchResult(event.summary.run);
         }
       } else if (event.type === 'progress') {
-        this.set({ progress: `${event.text} ${event.done}/${event.total}` });
+        this.set({ progress: { text: event.text, done: event.done, total: event.total } });
       } else if (event.type === 'log') {
         this.set({ logs: [...this.state.logs, event.line.text].slice(-1000) });
       }
@@ -422,7 +422,7 @@ export class WorkbenchModel {
     if (this.running || this.blocked !== null) {
       return;
     }
-    this.set({ logs: [], progress: '', trouble: null });
+    this.set({ logs: [], progress: null, trouble: null });
     await this.ask('run', { experiment: this.state.experiment }, ({ reply }) => {
       if (this.state.run === null || this.state.run.run < reply.run) {
         this.set({ run: { run: reply.run, state: 'running', headline: 'running …', seconds: 0 } });

@@ -151,6 +151,35 @@ def restart_kernel(page: Page) -> None:
     wait_idle(page)
 
 
+def change_kernel(page: Page) -> None:
+    """Gives the notebook in front another kernel, of the same kind, as *Kernel, Change Kernel…* does."""
+    menu(page, "Kernel", "Change Kernel…")
+    dialog = page.locator(".jp-Dialog")
+    dialog.get_by_role("combobox").select_option(label=KERNEL)
+    dialog.locator("button.jp-mod-accept").click()
+    expect(dialog).to_have_count(0)
+    wait_idle(page)
+
+
+def theme(page: Page, name: str) -> None:
+    """Chooses a theme from the Settings menu."""
+    page.get_by_role("menubar").get_by_role("menuitem", name="Settings", exact=True).click()
+    page.locator(".lm-Menu-item").filter(has_text=re.compile("^Theme")).hover()
+    page.get_by_role("menuitem", name=name, exact=True).click()
+    expect(page.locator(f"body[data-jp-theme-name='{name}']")).to_have_count(1)
+
+
+def side_width(page: Page, width: int) -> None:
+    """Drags the edge of the right side bar until the panel is as wide, or as narrow as it can be."""
+    panel = page.get_by_role("region", name="Workbench", exact=True).bounding_box()
+    assert panel is not None
+    y = panel["y"] + panel["height"] / 2
+    page.mouse.move(panel["x"] - 1, y)
+    page.mouse.down()
+    page.mouse.move(panel["x"] + panel["width"] - width, y, steps=8)
+    page.mouse.up()
+
+
 def menu(page: Page, name: str, item: str) -> None:
     """Chooses an item of the main menu."""
     page.get_by_role("menubar").get_by_role("menuitem", name=name, exact=True).click()

@@ -57,6 +57,11 @@ def shot(page: Page, name: str) -> None:
     page.screenshot(path=server.RESULTS / f"{name}.png")
 
 
+def _close(row: str, probability: float) -> bool:
+    """Whether a row of the table shows this probability, to the places that it shows."""
+    return any(abs(float(number) - probability) <= 0.006 for number in re.findall(r"\d\.\d+", row))
+
+
 def test_a_click_reaches_a_tensor_and_comes_back_as_code(page: Page, lab: Lab) -> None:
     open_demo(page, lab, "line.ipynb")
     panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
@@ -93,14 +98,23 @@ def test_a_click_reaches_a_tensor_and_comes_back_as_code(page: Page, lab: Lab) -
     inserted = do.cells(page).filter(has_text="wb.ablate(model.transformer.h[0].mlp)")
     expect(inserted).to_have_count(1)
     do.run(page, inserted)
-    told = do.run_cell(page, f"v = {name[1]}.value\nprint(tuple(v.shape), f'{{v.mean():.4g}} {{v.std():.4g}}')")
-    shape, mean, spread = re.fullmatch(r"(\(.*\)) (\S+) (\S+)", told).groups()  # type: ignore[union-attr]
+    same = f"torch.equal({name[1]}.value, wb.runs()[-1].saved['{name[1]}'])"
+    assert do.run_cell(page, f"import torch\nprint({same}, tuple({name[1]}.value.shape))") == "True (1, 8, 128)"
     summary = results.get_by_role("region", name=f"Saved {name[1]}").inner_text()
-    assert shape in summary
-    picture = re.search(r"mean (\S+) · std (\S+)", summary)
-    assert picture is not None, summary
-    assert abs(float(mean) - float(picture[1].replace("−", "-"))) <= 0.006
-    assert abs(float(spread) - float(picture[2])) <= 0.006
+    assert "(1, 8, 128)" in summary
+
+    # And so do the probabilities: the table's "after" is the softmax of the logits that the same edit gives in a cell.
+    top = do.run_cell(
+        page,
+        f"with model.trace({EIFFEL!r}):\n"
+        "    model.transformer.h[0].mlp.output[:] = 0\n"
+        "    logits = model.lm_head.output[0, -1].save()\n"
+        "p, ids = logits.softmax(-1).topk(3)\n"
+        "print(*[f'{model.tokenizer.decode([int(i)]).strip()} {float(q):.3f}' for i, q in zip(ids, p)], sep='|')",
+    )
+    shown = " ".join(" ".join(before).split())
+    for word, probability in (each.rsplit(" ", 1) for each in top.split("|")):
+        assert any(word in row and _close(row, float(probability)) for row in before), (word, probability, shown)
 
     do.reload(page)
     expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.engine.plan import BlockPlan, Plan, sites_of
-from workbench.engine.scan import Scan
+from workbench.engine.scan import Scan, quiet
 from workbench.engine.values import map_tensors
 from workbench.errors import DeferredError
 from workbench.graph import operations as ops
@@ -35,7 +35,7 @@ def evaluate(
     Raises whatever the node itself raises on values of these shapes, and `DeferredError` for what only a run can tell.
     """
     wanted = _needed(nodes, id, known)
-    with scan.faking():
+    with scan.faking(), quiet():
         for each in wanted:
             known[each] = _fake_node(scan, nodes[each], bindings, known, site_value)
     return known[id]

@@ -62,3 +62,14 @@ def shape_text(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+def signature(value: Any) -> Any:
+    """What decides a value's shapes: of tensors their shapes, dtypes and devices, of other things what they are."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    if isinstance(value, (tuple, list)):
+        return tuple(signature(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((name, signature(item)) for name, item in value.items())
+    return value if isinstance(value, (int, float, str, bool, type(None))) else id(value)

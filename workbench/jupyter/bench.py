@@ -140,6 +140,10 @@ class Bench:
     def runs(self) -> RunsReply:
         return RunsReply(runs=tuple(map(report.summary, self._runs.all())))
 
+    def records(self) -> list[Record]:
+        """The runs that are remembered, the newest first."""
+        return self._runs.all()
+
     # ---- on the run's thread
 
     def _work(self, record: Record, model: NNsight) -> None:

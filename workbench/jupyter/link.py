@@ -33,14 +33,23 @@ PAGES = 4
 """Pages that are told of events: one that is reloaded never says good-bye, so the oldest are let go."""
 
 
+_current: Link | None = None
+
+
+def current() -> Link | None:
+    """This kernel's link; None outside a Jupyter kernel."""
+    return _current
+
+
 def register() -> None:
     """Make this kernel answer pages; outside a Jupyter kernel, nothing."""
+    global _current
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
     manager = getattr(getattr(shell, "kernel", None), "comm_manager", None)
     if manager is not None and RPC not in manager.targets:
-        link = Link(shell)
+        link = _current = Link(shell)
         manager.register_target(RPC, link.open_rpc)
         manager.register_target(EVENTS, link.open_events)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from workbench.engine.batching import Rows
 from workbench.engine.execution import Passing
-from workbench.engine.scan import Scan, scan
-from workbench.engine.values import tensors
+from workbench.engine.scan import Scan, Scanner
+from workbench.engine.values import signature, tensors
 from workbench.envoy import Envoy, module_paths
 from workbench.errors import InputError
 from workbench.recorder import not_recording
@@ -91,12 +91,19 @@ class NNsight(Envoy):
         args, named = self._batch([self._prepare(*inputs)])
         return self._scan(args, {**named, **kwargs})
 
+    def _scanner(self) -> Scanner:
+        """What scans the model as it is now; another when its weights were loaded."""
+        kept = self.__dict__.get("_scanner_kept")
+        if kept is None or kept[0] is not self._root._module:
+            kept = self.__dict__["_scanner_kept"] = self._root._module, Scanner(self._root._module)
+        return kept[1]
+
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan:
-        key = _signature((args, kwargs, self._root._module.training))
+        key = signature((args, kwargs, self._root._module.training))
         with self._lock, not_recording():
             found = self._scans.get(key)
             if found is None:
-                found = scan(self._root._module, self._forward, args, kwargs)
+                found = self._scanner().scan(self._forward, args, kwargs)
                 if len(self._scans) >= _KEPT_SCANS:
                     self._scans.pop(next(iter(self._scans)))
                 self._scans[key] = found
@@ -229,14 +236,3 @@ def _joined(values: list[Any]) -> Any:
             )
         return torch.cat(values)
     return first
-
-
-def _signature(value: Any) -> Any:
-    """What a scan depends on: shapes, dtypes and devices of tensors, and other arguments as text."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype, value.device
-    if isinstance(value, (tuple, list)):
-        return tuple(_signature(item) for item in value)
-    if isinstance(value, dict):
-        return tuple((name, _signature(item)) for name, item in value.items())
-    return value if isinstance(value, (int, float, str, bool, type(None))) else id(value)

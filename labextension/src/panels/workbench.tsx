@@ -2,6 +2,8 @@
 
 import type { CodeEditor } from '@jupyterlab/codeeditor';
 import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
+import type { Message } from '@lumino/messaging';
+import { useEffect, useState } from 'react';
 import type { KeyboardEvent } from 'react';
 import { cards } from '../experiment';
 import type { State, WorkbenchModel } from '../model';
@@ -26,10 +28,19 @@ export class WorkbenchPanel extends ReactWidget {
     super();
     this.id = 'workbench-panel';
     this.addClass('wb-panel');
+    this.addClass('wb-new');
     this.title.label = 'Workbench';
     this.title.caption = 'Workbench: look inside a model';
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', 'Workbench');
+  }
+
+  protected onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    window.setTimeout(() => {
+      this.removeClass('wb-new'); // once the layout has given it its width
+      this.parent?.fit();
+    }, 1000);
   }
 
   render() {
@@ -131,7 +142,6 @@ function Panel({ model, state, editors, notebook }: Props) {
 
 function RunBar({ model, state }: { model: WorkbenchModel; state: State }) {
   const { blocked, running } = model;
-  const headline = running ? state.progress || state.run?.headline : state.run?.headline;
   return (
     <section className="wb-section wb-run" aria-label="Run">
       <div>
@@ -148,8 +158,10 @@ function RunBar({ model, state }: { model: WorkbenchModel; state: State }) {
         </button>
         {state.phase === 'ready' && blocked !== null && <span className="wb-quiet">{blocked}</span>}
       </div>
+      {running && state.run && <Progress key={state.run.run} state={state} />}
       <div role="status" className={state.run?.state === 'failed' ? 'wb-fault' : 'wb-headline'}>
-        {headline ?? (state.phase === 'ready' ? 'Run shows the next tokens before and after, and what was saved.' : '')}
+        {state.run?.headline ??
+          (state.phase === 'ready' ? 'Run shows the next tokens before and after, and what was saved.' : '')}
       </div>
       {state.trouble && (
         <div role="alert" className="wb-fault">
@@ -164,6 +176,28 @@ function RunBar({ model, state }: { model: WorkbenchModel; state: State }) {
         </div>
       )}
     </section>
+  );
+}
+
+/** What a run is doing, once it has taken a second: passes done of those to do, and the time. */
+function Progress({ state }: { state: State }) {
+  const [seconds, setSeconds] = useState(0);
+  useEffect(() => {
+    const began = Date.now();
+    const clock = window.setInterval(() => setSeconds(Math.floor((Date.now() - began) / 1000)), 250);
+    return () => window.clearInterval(clock);
+  }, []);
+  if (seconds < 1) {
+    return null;
+  }
+  const { text, done, total } = state.progress ?? { text: 'running', done: 0, total: 1 };
+  return (
+    <div className="wb-progress">
+      <progress aria-label="Progress" value={done > 0 ? done : undefined} max={total} />
+      <span className="wb-quiet">
+        {text} {done + 1}/{total} · {seconds} s
+      </span>
+    </div>
   );
 }
 

@@ -36,7 +36,9 @@ export function Cards({ experiment, tokens, faults, selected, select, change, re
                   {sign}
                 </span>
                 <b>{title}</b>
-                <code title={card.at.path || 'model'}>{card.at.path || 'model'}</code>
+                <code title={card.at.path || 'model'}>
+                  <bdi>{card.at.path || 'model'}</bdi>
+                </code>
                 <button
                   className="wb-switch"
                   role="switch"

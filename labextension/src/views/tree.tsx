@@ -131,7 +131,8 @@ export function Tree({ rows, shapes, how, cards, add }: Props) {
           {virtual.getVirtualItems().map(item => {
             const row = shown[item.index];
             const open = row.children > 0 && (filter !== '' || !closed.has(row.path));
-            const shape = shapeText(shapes[row.path]);
+            const [into, out] = shapeTexts(shapes[row.path]);
+            const shape = into + out;
             const path = row.path || 'model';
             return (
               <div
@@ -182,7 +183,10 @@ export function Tree({ rows, shapes, how, cards, add }: Props) {
                     </button>
                   </span>
                 </span>
-                <span className="wb-shape">{shape}</span>
+                <span className="wb-shape">
+                  <span className="wb-into">{into}</span>
+                  {out}
+                </span>
               </div>
             );
           })}
@@ -236,9 +240,10 @@ function badgesOf(cards: Card[]): Map<string, Card['kind'][]> {
 
 const times = (shape: number[] | null | undefined): string => (shape ? shape.join('×') || 'scalar' : '');
 
-function shapeText(shape: Shape | undefined): string {
+/** What goes in, where it differs, with an arrow; and what comes out. */
+function shapeTexts(shape: Shape | undefined): [string, string] {
   const [before, after] = [times(shape?.input), times(shape?.output)];
-  return before && after && before !== after ? `${before} → ${after}` : after || before;
+  return before && after && before !== after ? [`${before} → `, after] : ['', after || before];
 }
 
 const why = (shape: Shape | undefined): string => (shape?.why ? `\nshape unknown: ${shape.why}` : '');

@@ -1,0 +1,54 @@
+"""History: the panel's runs, to be used in a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.experiment.kinds import Experiment
+from workbench.jupyter import link
+from workbench.jupyter.report import headline
+from workbench.jupyter.runs import Record
+from workbench.views.tokens import TopToken
+
+
+@dataclass(frozen=True, repr=False)
+class PanelRun:
+    """One run of the panel. Its repr is the headline that the panel shows.
+
+    `saved` holds the tensors by name while it is among the last few runs; `before` and `after` are the next token's
+    candidates, best first.
+    """
+
+    number: int
+    headline: str
+    experiment: Experiment
+    code: str
+    saved: Mapping[str, Any] = field(default_factory=dict)
+    before: tuple[TopToken, ...] = ()
+    after: tuple[TopToken, ...] = ()
+    logs: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return self.headline
+
+
+def runs() -> list[PanelRun]:
+    """The runs that the panel made in this kernel, the newest last.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.runs()  # in a notebook after two runs: [run 1 · 0.06 s · …, run 2 · 0.05 s · …]
+        []
+    """
+    found = link.current()
+    return [] if found is None else [_shown(record) for record in reversed(found.bench.records())]
+
+
+def _shown(record: Record) -> PanelRun:
+    saved = dict(record.outcome.saved) if record.outcome is not None else {}
+    return PanelRun(
+        record.run, headline(record), record.experiment, record.code.text, saved, record.before, record.after,
+        tuple(record.logs),
+    )  # fmt: skip
