@@ -13,6 +13,7 @@ from workbench.errors import InputError, NotTracingError, PathError
 from workbench.graph import operations as ops
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder, require
+from workbench.source import Source
 
 
 class Envoy:
@@ -218,6 +219,31 @@ class Envoy:
             return
         whole = recorder.site(self._path, "input")
         recorder.swap(self._path, "input", recorder.add(ops.WITH_FIRST_INPUT, (whole, value)))
+
+    @property
+    def source(self) -> Source:
+        """The calls made inside this module's forward, by name, each with an `input` and `output` of its own.
+
+        Print it to see the module's source with the names beside its lines. Raises `SourceError` for a forward that
+        has no Python source.
+
+        Example:
+            >>> import workbench as wb
+            >>> model = wb.demo("llama")
+            >>> with model.trace("The Eiffel Tower"):
+            ...     gate = model.model.layers[0].mlp.source.act_fn.output.save()
+            >>> gate.shape[:2]
+            torch.Size([1, 3])
+        """
+        return Source(self)
+
+    def skip(self, value: Any) -> None:
+        """Leave this module out of the pass: it gives `value` at once, and nothing inside it is run.
+
+        Args:
+            value: of the module's output's shape; it may be computed from what comes before the module, as its input.
+        """
+        self._recorder("skip(...)").skip(self._path, value)
 
     def next(self, calls: int = 1) -> Self:
         """Move on to a later call: a module that runs several times in one forward pass has a site for each.

@@ -38,6 +38,10 @@ class OrderError(ValueError, WorkbenchError):
     """A site was to be set from something that is computed after it."""
 
 
+class SourceError(TypeError, WorkbenchError):
+    """A forward whose inside was asked for cannot be opened."""
+
+
 class NeverReachedWarning(UserWarning):
     """An intervention did nothing, since its site was never reached."""
 

@@ -16,7 +16,7 @@ from workbench.graph.graph import Block, Graph
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.operations import Operation
 from workbench.graph.source import Line, caller
-from workbench.site import Site
+from workbench.site import Port, Site
 
 if TYPE_CHECKING:
     from workbench.proxy import Proxy
@@ -151,9 +151,9 @@ class Recorder:
 
     # ---- sites
 
-    def site(self, path: str, port: Literal["input", "output"]) -> Proxy:
+    def site(self, path: str, port: Port, inside: str = "") -> Proxy:
         """The present value of a site: as the model gives it, or as last assigned in this invoke."""
-        return self._at(self.place(path, port))
+        return self._at(self.place(path, port, inside))
 
     def _at(self, site: Site) -> Proxy:
         key = (self.block, self.invoke, site)
@@ -162,18 +162,23 @@ class Recorder:
             proxy = self._current[key] = self.always(ops.SITE, (site,))
         return proxy
 
-    def place(self, path: str, port: Literal["input", "output"]) -> Site:
+    def place(self, path: str, port: Port, inside: str = "") -> Site:
         """A module's site, at the call that `next` has moved to."""
-        return Site(path, port, self._calls.get((self.block, self.invoke, path), 0) if self._calls else 0)
+        key = (self.block, self.invoke, f"{path}/{inside}" if inside else path)
+        return Site(path, port, self._calls.get(key, 0) if self._calls else 0, inside)
 
     def next_call(self, path: str, by: int) -> None:
         """From here on, a module's sites are those of a later call."""
         key = (self.block, self.invoke, path)
         self._calls[key] = self._calls.get(key, 0) + by
 
-    def swap(self, path: str, port: Literal["input", "output"], value: Any) -> None:
+    def skip(self, path: str, value: Any) -> None:
+        """Leave a module out: it gives this value without being run."""
+        self._append(ops.SKIP, (self.place(path, "input"), value), None, caller(2))
+
+    def swap(self, path: str, port: Port, value: Any, inside: str = "") -> None:
         """Replace a site's value for the rest of the forward pass."""
-        site = self.place(path, port)
+        site = self.place(path, port, inside)
         self._replace((self.block, self.invoke, site), ops.SWAP, (site,), value)
 
     def _replace(self, key: Any, op: Operation, at: tuple[Any, ...], value: Any) -> None:
@@ -191,18 +196,18 @@ class Recorder:
         self._append(op, (*at, value), None, caller(3))
         self._current[key] = self.always(ops.EITHER, (value, old), depth=4)
 
-    def part(self, path: str, port: Literal["input", "output"], op: Operation) -> Proxy:
+    def part(self, path: str, port: Port, op: Operation, inside: str = "") -> Proxy:
         """A named part of a site's present value, such as its first tensor; the same proxy each time it is read."""
-        whole = self.site(path, port)
+        whole = self.site(path, port, inside)
         key = (whole._node_id(), op)
         proxy = self._parts.get(key)
         if proxy is None:
             proxy = self._parts[key] = self.always(op, (whole,))
         return proxy
 
-    def is_part(self, path: str, port: Literal["input", "output"], op: Operation, value: Any) -> bool:
+    def is_part(self, path: str, port: Port, op: Operation, value: Any, inside: str = "") -> bool:
         """Whether a value is what `part` gives now: `m.input += 1` edits in place, then assigns the same value."""
-        whole = self._current.get((self.block, self.invoke, self.place(path, port)))
+        whole = self._current.get((self.block, self.invoke, self.place(path, port, inside)))
         return whole is not None and self._parts.get((whole._node_id(), op)) is value
 
     # ---- gradients

@@ -12,12 +12,15 @@ class Site(NamedTuple):
 
     `path` is the module's path below the root ("" is the root itself). `port` is "output" (exactly what the module
     returned) or "input" (`(args, kwargs)` of its call). `call` counts calls of the module within one forward pass.
+    `inside` names a call that the module's forward makes, whose input or output is meant instead.
     """
 
     path: str
     port: Port
     call: int = 0
+    inside: str = ""
 
     def __str__(self) -> str:
-        name = f"{self.path or 'model'}.{self.port}"
+        inside = f".source.{self.inside}" if self.inside else ""
+        name = f"{self.path or 'model'}{inside}.{self.port}"
         return f"{name} (call {self.call})" if self.call else name

@@ -223,6 +223,9 @@ class Execution:
     def _do_swap(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
         frame.swapped.setdefault(args[0], {})[node.invoke] = args[1], node
 
+    def _do_skip(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        frame.skips.setdefault(args[0].path, {})[node.invoke] = args[1], node
+
     def _do_swap_grad(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
         frame.swapped.setdefault((node.args[0].id, node.args[1]), {})[0] = args[2], node
 
@@ -324,7 +327,7 @@ class Execution:
         """Writes that did nothing since their site was never reached."""
         found = []
         for node in self._nodes:
-            if node.op is ops.SWAP:
+            if node.op is ops.SWAP or node.op is ops.SKIP:
                 site = node.args[0]
             else:
                 target = write_target(node)
@@ -346,6 +349,7 @@ _LEAVES = frozenset({int, float, bool, str, type(None), Site, torch.dtype, torch
 _SPECIAL: dict[ops.Operation, Callable[..., Any]] = {
     ops.SWAP: Execution._do_swap,
     ops.SWAP_GRAD: Execution._do_swap_grad,
+    ops.SKIP: Execution._do_skip,
     ops.STOP: Execution._do_stop,
     ops.LOG: Execution._do_log,
     ops.MODULE: Execution._do_module,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from workbench.engine.batching import Rows, narrow, write
@@ -17,6 +18,7 @@ from workbench.engine.values import copied, map_tensors
 from workbench.errors import OrderError
 from workbench.graph.node import Node
 from workbench.graph.source import Line, text
+from workbench.inside.forwards import original_forward, replaced
 from workbench.site import Site
 
 if TYPE_CHECKING:
@@ -54,10 +56,13 @@ class Frame:
         self.rows = rows
         self.stopped: Line | None = None
         self.swapped: dict[Any, dict[int, tuple[Any, Node]]] = {}  # site → invoke → replacement
+        self.skips: dict[str, dict[int, tuple[Any, Node]]] = {}  # path of a module to leave out → invoke → its output
         self._waits = [join.waits for join in plan.joins]
         self._reached = run.reached[plan.id]
         self._busy = False  # a node is running a module itself; its hooks keep quiet
         self._key = next(_keys)
+        self._reforwarded: dict[str, dict[tuple[str, str], dict[int, SitePlan]]] = {}
+        """Path of a module that runs another forward → (call inside it, port) → call's number → site."""
 
     # ---- the pass
 
@@ -75,7 +80,13 @@ class Frame:
             if self.stopped is not None:
                 raise Stopped
             self._install(installed)
-            return forward()
+            if not self._reforwarded:
+                return forward()
+            with ExitStack() as stack:
+                for path in self._reforwarded:
+                    module = self.modules[path]
+                    stack.enter_context(replaced(module, self._forward(path, module)))
+                return forward()
         finally:
             for module, before in installed:
                 if before:
@@ -99,6 +110,11 @@ class Frame:
         installed earlier (to record hidden states) must see our edits."""
         by_port: dict[tuple[str, bool], dict[int, SitePlan]] = {}
         for site, here in self.plan.sites.items():
+            if site.inside:
+                self._reforwarded.setdefault(site.path, {}).setdefault((site.inside, site.port), {})[site.call] = here
+                continue
+            if here.skipped:
+                self._reforwarded.setdefault(site.path, {})
             by_port.setdefault((site.path, site.port == "input"), {})[site.call] = here
         for (path, before), calls in by_port.items():
             module = self.modules[path]
@@ -143,6 +159,50 @@ class Frame:
             return None if here is None else reach(here, (args, kwargs))
 
         return hook
+
+    # ---- modules that are opened, or left out
+
+    def _forward(self, path: str, module: nn.Module) -> Callable[..., Any]:
+        """What the module runs in this pass in place of its own forward."""
+        sites = self._reforwarded[path]
+        opened = self._opened(module, sites) if sites else original_forward(module)
+        skips = self.skips
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if path in skips and not self._busy:
+                return self._skipped(path, skips.pop(path))
+            return opened(*args, **kwargs)
+
+        return forward
+
+    def _opened(self, module: nn.Module, sites: dict[tuple[str, str], dict[int, SitePlan]]) -> Callable[..., Any]:
+        from workbench.inside.instrument import instrumented  # here, since it is seldom needed
+
+        counts = dict.fromkeys(sites, 0)
+
+        def hook(name: str, port: str, value: Any) -> Any:
+            calls = sites.get((name, port))
+            if calls is None or self._busy:
+                return value
+            here = calls.get(counts[name, port])
+            counts[name, port] += 1
+            new = None if here is None else self._reach(here, value)
+            return value if new is None else new
+
+        return instrumented(module, {name for name, _ in sites}, hook)
+
+    def _skipped(self, path: str, values: dict[int, tuple[Any, Node]]) -> Any:
+        if self.rows is None:
+            return values[0][0]
+        if len(values) < len(self.rows):
+            _, node = next(iter(values.values()))
+            error = ValueError(
+                f"{path} is left out in some invokes only, and all of them share one pass; skip it in every invoke, or "
+                "assign its .output in those where it is to give something else"
+            )
+            raise self.execution.blame(error, node)
+        parts = [values[invoke][0] for invoke in sorted(values)]
+        return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
     # ---- one site
 
@@ -236,6 +296,8 @@ def _with_gradient(tensor: Tensor) -> Tensor:
 
 
 def why_unreached(site: Site) -> str:
+    if site.inside:
+        return "its module was not called, or did not come to this call, in this forward pass"
     if site.call:
         return f"the module was called fewer than {site.call + 1} times in this forward pass"
     return "its module was not called in this forward pass"

@@ -48,6 +48,8 @@ class SitePlan:
     """Something writes into the value, so it is copied on arrival: an edit reaches the model and nothing else."""
     swapped: bool = False
     """Something replaces the value."""
+    skipped: bool = False
+    """It is the input of a module that may be left out."""
     graded: bool = False
     """A gradient of the value is asked for, so it must be one that has gradients."""
     late: list[tuple[int, int]] = field(default_factory=list)
@@ -209,6 +211,11 @@ class _Planner:
                 for ref in node.refs[op is ops.SWAP_GRAD :]:
                     if ref != node.guard:
                         self.placed.setdefault(self.origin[ref], []).append(here)
+        elif op is ops.SKIP:
+            here = self._site(block, node.args[0])
+            here.skipped = True
+            mask |= here.bit
+            self.late.append((block, here, id))
         else:
             self._writes(node, block, mask)
             if op.views and node.refs:

@@ -134,6 +134,8 @@ def method(name: str) -> Operation:
 # What the interleaver does itself, since it concerns the run rather than a value.
 SITE = Operation("site", _marker)
 SWAP = Operation("swap", _marker)
+SKIP = Operation("skip", _marker)
+"""A module is not run: (its input site, the value it gives instead)."""
 STOP = Operation("stop", _marker)
 LOG = Operation("log", _marker)
 MODULE = Operation("module", _marker)
