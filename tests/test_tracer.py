@@ -561,12 +561,13 @@ def test_the_graph_prints_as_readable_lines(model: wb.NNsight, x: torch.Tensor) 
         (model.layer2.output + 1).save()
     lines = str(tracer.graph).splitlines()
     assert [line.partition("  #")[0].strip() for line in lines] == [
-        "%0 = layer1.output",
-        "%1 = setitem(%0, [:, 0], 0)",
-        "%2 = layer2.output",
-        "%3 = %2 + 1  .save()",
+        "with model.trace(input) as tracer:",
+        "v0 = model.layer1.output",
+        "v0[:, 0] = 0",
+        "v2 = model.layer2.output",
+        "v3 = (v2 + 1).save()",
     ]
-    assert all("test_tracer.py line" in line for line in lines)
+    assert all("test_tracer.py line" in line for line in lines[1:])
 
 
 def test_ten_thousand_chained_operations(model: wb.NNsight, x: torch.Tensor) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from workbench.graph.node import Node
-from workbench.graph.source import where
+from workbench.graph.node import Node, call_text
+from workbench.graph.printer import Plot, Printer, module_text, plot
 
 
 class Block(NamedTuple):
@@ -31,8 +32,31 @@ class Graph:
     _plan: list[Any] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:
-        lines = []
-        for node in self.nodes:
-            mark = "  .save()" if node.id in self.saved else ""
-            lines.append(f"{str(node) + mark:<60}  # {where(node.line)}")
-        return "\n".join(lines)
+        """The graph as readable code, each statement with the user's own line behind it."""
+        return Printer(self, module_text, comments=True).write()
+
+    def to_python(self, module: Callable[[str, str], str] = module_text) -> str:
+        """Python that makes the same graph when it is run, over names for what the graph does not hold.
+
+        Inputs are called `input` (or `input_0`, …), the model `model`, other values as in `arguments`.
+
+        Args:
+            module: `module(model, path)` gives the Python of a module; `workbench.envoy.expression` knows which names
+                an Envoy keeps for itself.
+
+        Example:
+            >>> import torch, workbench as wb
+            >>> model = wb.NNsight(torch.nn.Sequential(torch.nn.Linear(2, 3)))
+            >>> with model.trace(torch.ones(1, 2)) as tracer:
+            ...     kept = (model[0].output[:, 0] * 2).save()
+            >>> print(tracer.graph.to_python())
+            with model.trace(input) as tracer:
+                v0 = model[0].output
+                v1 = v0[:, 0]
+                v2 = (v1 * 2).save()
+        """
+        return Printer(self, module, comments=False).write()
+
+    def plot(self) -> Plot:
+        """The graph as a drawing, in JupyterLab; its text in the Mermaid language elsewhere."""
+        return plot(self, call_text)
