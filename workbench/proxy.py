@@ -236,6 +236,9 @@ class Proxy:
 
         return self._answer(as_array, NO_ARRAY)
 
+    def __array_function__(self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        return self._answer(lambda value: func(*values_of(args), **values_of(kwargs)), NO_ARRAY)
+
     def __format__(self, spec: str) -> str:
         return repr(self) if self._recording() else format(self.value, spec)
 
