@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 
-ROUNDS = 400
+ROUNDS = 200
 WARM = 40
 
 

@@ -174,8 +174,10 @@ class Envoy:
     # ---- the sites
 
     def _recorder(self, what: str) -> Recorder:
-        recorder = require(f"{self._path or 'model'}.{what}")
+        recorder = CURRENT.get() or require(f"{self._path or 'model'}.{what}")
         root = recorder.root
+        if root is self._root:
+            return recorder
         if not isinstance(root, Envoy):
             raise NotTracingError(
                 f"{self._path or 'model'}.{what} only means something inside a forward pass: "
@@ -322,9 +324,20 @@ def _no_module(path: str, known: list[str]) -> str:
     return f"no module at {path!r}" + (f"; near: {', '.join(near)}" if near else "")
 
 
-def module_paths(root: Envoy) -> dict[str, nn.Module]:
-    """Each path's module."""
-    return {path: envoy._module for path, envoy in root.__dict__["_by_path"].items()}
+class ModulePaths(Mapping[str, nn.Module]):
+    """Each path's module, looked up when it is asked for."""
+
+    def __init__(self, root: Envoy) -> None:
+        self._envoys: dict[str, Envoy] = root.__dict__["_by_path"]
+
+    def __getitem__(self, path: str) -> nn.Module:
+        return self._envoys[path]._module
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._envoys)
+
+    def __len__(self) -> int:
+        return len(self._envoys)
 
 
-__all__ = ["Envoy", "Proxy", "expression", "module_paths"]
+__all__ = ["Envoy", "ModulePaths", "Proxy", "expression"]

@@ -29,6 +29,9 @@ _PLAIN = frozenset(
 )
 
 
+_NO_KWARGS: dict[str, Any] = {}
+
+
 class Recorder:
     """Nodes as they are written, the values they name, and the proxies that wait for a value.
 
@@ -87,7 +90,7 @@ class Recorder:
         plain = _PLAIN
         encode = self._encode
         new_args = tuple([arg if type(arg) in plain else encode(arg, refs) for arg in args])
-        new_kwargs = {name: encode(value, refs) for name, value in kwargs.items()} if kwargs else {}
+        new_kwargs = {name: encode(value, refs) for name, value in kwargs.items()} if kwargs else _NO_KWARGS
         guard = self.guard
         if guard is not None:
             refs.append(guard)
@@ -158,8 +161,12 @@ class Recorder:
     def _at(self, site: Site) -> Proxy:
         key = (self.block, self.invoke, site)
         proxy = self._current.get(key)
-        if proxy is None:
-            proxy = self._current[key] = self.always(ops.SITE, (site,))
+        if proxy is None:  # written out, since it is what traces do most
+            id = len(self.nodes)
+            self.nodes.append(Node(id, ops.SITE, (site,), _NO_KWARGS, (), caller(3), self.invoke, self.block, None))
+            if self.check is not None:
+                self.check(id)
+            proxy = self._current[key] = self.make(self, Ref(id))
         return proxy
 
     def place(self, path: str, port: Port, inside: str = "") -> Site:

@@ -134,7 +134,8 @@ class _Planner:
         self.nested = len(graph.blocks) > 1
 
     def make(self) -> Plan:
-        grads = any(node.op in _GRADS for node in self.nodes)
+        present = {node.op for node in self.nodes}
+        grads = not present.isdisjoint(_GRADS)
         if grads:
             self._find_gradients()
         for node in self.nodes:
@@ -143,9 +144,14 @@ class _Planner:
         uses, drops = self._count()
         return Plan(
             self.graph, self.blocks, self.home, self.masks, uses, drops, frozenset(self.copies),
-            frozenset(self.leaves), any(map(_needs_grad, self.nodes)),
-            grads or self.nested or any(node.op is ops.GUARD for node in self.nodes),
+            frozenset(self.leaves), self._wants_grad(present),
+            grads or self.nested or ops.GUARD in present,
         )  # fmt: skip
+
+    def _wants_grad(self, present: set[Operation]) -> bool:
+        if any(map(_needs_grad, present)):
+            return True
+        return not present.isdisjoint(_SETTERS) and any(map(_sets_grad, self.nodes))
 
     # ---- gradients
 
@@ -191,12 +197,12 @@ class _Planner:
     def _place(self, node: Node) -> None:
         id, op = node.id, node.op
         block = self.blocks[self.home[id]]
-        mask = self._mask(node)
         if op is ops.SITE:
             here = self._site(block, node.args[0])
             here.reads.append((node.invoke, id))
             self.masks[id] = here.bit
             return
+        mask = self._mask(node)
         if op is ops.GRAD:
             here = self._grad_site(block, node)
             here.reads.append((node.invoke, id))
@@ -331,10 +337,10 @@ class _Planner:
         """Readers of each value. One in an inner block is the reader that its block's node stands for."""
         uses = [0] * len(self.nodes)
         if not self.nested and not self.graded:
-            for node in self.nodes:
-                for ref in node.refs:
-                    uses[ref] += 1
             drops = [node.refs for node in self.nodes]
+            for refs in drops:
+                for ref in refs:
+                    uses[ref] += 1
         else:
             readers: list[set[int]] = [set() for _ in self.nodes]
             for node in self.nodes:
@@ -367,10 +373,15 @@ def _all_sites(block: BlockPlan) -> list[SitePlan]:
     return [*block.sites.values(), *block.grads.values()]
 
 
-def _needs_grad(node: Node) -> bool:
-    op: Operation = node.op
-    if op is ops.BACKWARD or op in _GRADS or op.name in _GRADIENT_NAMES:
-        return True
+def _needs_grad(op: Operation) -> bool:
+    return op is ops.BACKWARD or op in _GRADS or op.name in _GRADIENT_NAMES
+
+
+_SETTERS = frozenset({ops.SETATTR, ops.method("requires_grad_")})
+
+
+def _sets_grad(node: Node) -> bool:
+    op = node.op
     return (op is ops.SETATTR and node.args[1] == "requires_grad") or (
         op.name == "method" and node.args[1] == "requires_grad_"
     )

@@ -13,7 +13,7 @@ from workbench.engine.batching import Rows
 from workbench.engine.execution import Passing
 from workbench.engine.scan import Scan, Scanner
 from workbench.engine.values import signature, tensors
-from workbench.envoy import Envoy, module_paths
+from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
 from workbench.recorder import not_recording
 from workbench.tracing.editor import Edit, Editor
@@ -176,13 +176,13 @@ class NNsight(Envoy):
         trained = [p for attached in self._root.__dict__["_attached"] for p in attached.parameters()]
         trained += [tensor for tensor in tensors((args, named)) if tensor.requires_grad]
         return Passing(
-            lambda: self._forward(module, *args, **named), module_paths(self._root), self._rows(prepared), trained
+            lambda: self._forward(module, *args, **named), ModulePaths(self._root), self._rows(prepared), trained
         )
 
-    def _live(self) -> dict[str, nn.Module]:
+    def _live(self) -> Mapping[str, nn.Module]:
         """Each path's module, with real weights."""
         self._base._ready()
-        return module_paths(self._root)
+        return ModulePaths(self._root)
 
     # ---- what a kind of model may do its own way
 

@@ -1,0 +1,209 @@
+"""What each kind of trace costs beside hooks written by hand, on a twelve-layer GPT-2 that computes almost nothing.
+
+`python -m scripts.bench_engine`. One process, alternating, medians, ratios. Each pair is compared first: same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import workbench as wb
+from scripts.bench import measure
+
+Pair = tuple[Callable[[], Any], Callable[[], Any]]
+
+
+@contextmanager
+def hooks(*pairs: tuple[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Forward hooks, registered and removed as one does by hand."""
+    handles = [module.register_forward_hook(hook) for module, hook in pairs]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Stop(Exception):
+    """How a pass is ended early by hand."""
+
+
+def pairs(net: Any, model: Any, ids: Tensor) -> dict[str, Pair]:
+    """Name → the same by hand and as a trace."""
+    blocks, envoys = list(net.transformer.h), list(model.transformer.h)
+    both = torch.cat([ids, ids.flip(1)])
+
+    def save_by_hand() -> list[Tensor]:
+        kept: list[Tensor] = []
+        with hooks(*[(block, lambda m, a, out: kept.append(out)) for block in blocks]), torch.no_grad():
+            net(ids)
+        return kept
+
+    def save() -> list[Any]:
+        with model.trace(ids):
+            return [envoy.output.save() for envoy in envoys]
+
+    def ablate_by_hand() -> Tensor:
+        def zero(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            out = out.clone()
+            out[:] = 0
+            return out
+
+        with hooks((blocks[5].mlp, zero)), torch.no_grad():
+            return net(ids).logits
+
+    def ablate() -> Any:
+        with model.trace(ids):
+            envoys[5].mlp.output[:] = 0
+            return model.output.logits.save()
+
+    def patch_by_hand() -> Tensor:
+        def patch(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            out = out.clone()
+            out[1] = out[0]
+            return out
+
+        with hooks((blocks[5], patch)), torch.no_grad():
+            return net(both).logits[1:]
+
+    def patch() -> Any:
+        with model.trace() as tracer:
+            with tracer.invoke(both[:1]):
+                clean = envoys[5].output
+            with tracer.invoke(both[1:]):
+                envoys[5].output[:] = clean
+                return model.output.logits.save()
+
+    def lens_by_hand() -> list[Tensor]:
+        kept: list[Tensor] = []
+
+        def look(module: nn.Module, args: Any, out: Tensor) -> None:
+            kept.append(net.lm_head(net.transformer.ln_f(out)).argmax(-1))
+
+        with hooks(*[(block, look) for block in blocks]), torch.no_grad():
+            net(ids)
+        return kept
+
+    def lens() -> list[Any]:
+        with model.trace(ids):
+            return [model.lm_head(model.transformer.ln_f(envoy.output)).argmax(-1).save() for envoy in envoys]
+
+    def gradients_by_hand() -> list[Tensor]:
+        kept: list[Tensor] = []
+        with hooks(*[(block, lambda m, a, out: kept.append(out)) for block in blocks]):
+            loss = net(ids).logits.sum()
+        return list(torch.autograd.grad(loss, kept))
+
+    def gradients() -> list[Any]:
+        with model.trace(ids):
+            kept = [envoy.output.grad.save() for envoy in envoys]
+            model.output.logits.sum().backward()
+        return kept
+
+    def stop_by_hand() -> Tensor:
+        kept: list[Tensor] = []
+
+        def last(module: nn.Module, args: Any, out: Tensor) -> None:
+            kept.append(out)
+            raise Stop
+
+        with hooks((blocks[2], last)), torch.no_grad(), suppress(Stop):
+            net(ids)
+        return kept[0]
+
+    def stop() -> Any:
+        with model.trace(ids):
+            kept = envoys[2].output.save()
+            envoys[2].output.stop()
+        return kept
+
+    return {
+        "save every block": (save_by_hand, save), "ablate": (ablate_by_hand, ablate),
+        "patch between invokes": (patch_by_hand, patch), "logit lens": (lens_by_hand, lens),
+        "gradients": (gradients_by_hand, gradients), "early stop": (stop_by_hand, stop),
+    }  # fmt: skip
+
+
+def main() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    ids = torch.randint(0, 100, (1, 8))
+    config = GPT2Config(n_embd=32, n_layer=12, n_head=4, vocab_size=100, n_positions=64, bos_token_id=1, eos_token_id=2)
+    net = GPT2LMHeadModel(config).eval()
+    model = wb.NNsight(net)
+    print("12-layer GPT-2, d = 32, 8 tokens, 1 thread: median of alternating rounds, ratio to hooks by hand")
+    for name, (by_hand, ours) in pairs(net, model, ids).items():
+        _compare(by_hand(), ours())
+        by_hand.__name__, ours.__name__ = "by_hand", "ours"
+        medians = measure([by_hand, ours])
+        ratio = medians["ours"] / medians["by_hand"]
+        print(f"  {name:<22} {medians['by_hand'] * 1e3:7.2f} ms  {ratio:.3f}   (at most 1.1)")
+    _full_backward(model, net, ids)
+    _tiny()
+
+
+def _compare(theirs: Any, ours: Any) -> None:
+    lists = [each if isinstance(each, list) else [each] for each in (theirs, ours)]
+    for one, other in zip(*lists, strict=True):
+        torch.testing.assert_close(other.value, one)
+
+
+def _full_backward(model: Any, net: nn.Module, ids: Tensor) -> None:
+    """Gradients of all blocks' outputs, beside a backward pass through every parameter."""
+
+    def full() -> None:
+        net(ids).logits.sum().backward()
+
+    def asked() -> None:
+        with model.trace(ids):
+            kept = model.transformer.h[8].output.grad.save()
+            model.output.logits.sum().backward()
+        del kept
+
+    medians = measure([full, asked])
+    print(f"  full backward / one activation's gradient   {medians['full'] / medians['asked']:.2f}")
+
+
+def _tiny() -> None:
+    net = nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 2)).requires_grad_(False)
+    model, x = wb.NNsight(net), torch.rand(1, 5)
+
+    def bare() -> None:
+        with torch.no_grad():
+            net(x)
+
+    def one_save() -> None:
+        with model.trace(x):
+            kept = model[0].output.save()
+        del kept
+
+    def hundred() -> None:
+        with model.trace(x):
+            value = model[0].output
+            for _ in range(100):
+                value = value + 1
+            kept = value.save()
+        del kept
+
+    def hundred_raw() -> None:
+        with torch.no_grad():
+            value = net[0](x)
+            for _ in range(100):
+                value = value + 1
+
+    medians = measure([bare, one_save, hundred, hundred_raw])
+    us = {name: value * 1e6 for name, value in medians.items()}
+    print(f"two layers: one save adds {us['one_save'] - us['bare']:.0f} µs to {us['bare']:.0f} µs   (at most 30)")
+    each = (us["hundred"] - us["one_save"] - us["hundred_raw"] + us["bare"]) / 100
+    print(f"an operation adds {each:.1f} µs   (at most 5)")
+
+
+if __name__ == "__main__":
+    main()
