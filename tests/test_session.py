@@ -231,6 +231,16 @@ def test_a_loop_keeps_no_value_of_the_rounds_before(model: wb.NNsight) -> None:
     assert max(alive) <= 2
 
 
+def test_a_value_of_a_trace_is_changed_after_it_without_a_warning(net: TwoLayers, model: wb.NNsight) -> None:
+    with model.session():
+        with model.trace(X):
+            hidden = model.layer1.output
+        hidden[:, 0] = 7
+        kept = hidden.save()
+    assert torch.equal(kept.value[:, 0], torch.full((2,), 7.0))
+    torch.testing.assert_close(kept.value[:, 1:], net.layer1(X)[:, 1:])
+
+
 # ---- training
 
 

@@ -102,6 +102,10 @@ class Recorder:
 
     def _encode(self, value: Any, refs: list[int]) -> Any:
         kind = type(value)
+        if kind is self.make and value._recorder is self:  # a Proxy of this recorder, which most arguments are
+            ref = value._ref
+            refs.append(ref.id)
+            return ref
         if kind in _PLAIN or kind is Site:
             return value
         ref = getattr(kind, "_ref_in", None)  # a Proxy

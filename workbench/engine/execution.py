@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from workbench.engine.batching import Rows
 from workbench.engine.frame import MISSING, Frame, Stopped, why_unreached
 from workbench.engine.gradients import backward
-from workbench.engine.plan import GradSite, Plan, sites_of, write_target
+from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import located
 from workbench.graph import operations as ops
@@ -71,6 +71,9 @@ class Execution:
         self.trained: list[Tensor] = []
         self.parts: dict[int, tuple[Tensor, Tensor, Rows]] = {}  # id of an invoke's part → part, batch, rows
         self._nodes = plan.graph.nodes
+        self._careful = plan.careful
+        self._marked = plan.copies | plan.leaves
+        self._drops = plan.drops
 
     # ---- the whole
 
@@ -157,7 +160,7 @@ class Execution:
         node = self._nodes[id]
         op = node.op
         env = self.env
-        if self.plan.careful and self._skipped(node):
+        if self._careful and self._skipped(node):
             self._drop(id)
             return
         try:
@@ -174,14 +177,15 @@ class Execution:
                 value = op.fn(*args)
         except Exception as error:
             raise self.blame(error, node) from error
-        if id in self.plan.copies:
-            value = copied(value)
-        if id in self.plan.leaves:
-            _require_grad(value)
+        if self._marked and id in self._marked:
+            if id in self.plan.copies:
+                value = copied(value)
+            if id in self.plan.leaves:
+                _require_grad(value)
         uses = self.uses
         if uses[id]:
             env[id] = value
-        for ref in self.plan.drops[id]:
+        for ref in self._drops[id]:
             uses[ref] -= 1
             if not uses[ref]:
                 env[ref] = MISSING
@@ -325,18 +329,11 @@ class Execution:
 
     def idle(self) -> list[tuple[Site, Node]]:
         """Writes that did nothing since their site was never reached."""
-        found = []
-        for node in self._nodes:
-            if node.op is ops.SWAP or node.op is ops.SKIP:
-                site = node.args[0]
-            else:
-                target = write_target(node)
-                if target is None or self._nodes[target].op is not ops.SITE:
-                    continue
-                site = self._nodes[target].args[0]
-            if site not in self.reached[node.block] and node.block not in self.stopped and node.guard is None:
-                found.append((site, node))
-        return found
+        return [
+            (site, node)
+            for block, site, node in ((block, site, self._nodes[id]) for block, site, id in self.plan.edits)
+            if site not in self.reached[block] and block not in self.stopped and node.guard is None
+        ]
 
 
 def _require_grad(value: Any) -> None:

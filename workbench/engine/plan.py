@@ -91,6 +91,8 @@ class Plan:
     """How many readers each value has; a kept value has one more, so that it is never dropped."""
     drops: list[tuple[int, ...]]
     """Which values each node is a reader of; a block's node reads for all that stand in it."""
+    edits: list[tuple[int, Site, int]]
+    """(the site's block, site, node) of everything that writes to a site, replaces its value, or leaves its module out."""
     copies: frozenset[int]
     """Nodes whose value is copied, since it is the model's or the user's own and something writes into it."""
     leaves: frozenset[int]
@@ -126,6 +128,7 @@ class _Planner:
         self.written: dict[tuple[int, int], int] = {}  # (origin, block) → mask of the edits made there so far
         self.placed: dict[int, list[SitePlan]] = {}  # origin → sites that were given this value
         self.late: list[tuple[BlockPlan, SitePlan, int]] = []
+        self.edits: list[tuple[int, Site, int]] = []
         self.copies: set[int] = set()
         self.leaves: set[int] = set()
         self.backwards = [node.id for node in graph.nodes if node.op is ops.BACKWARD]
@@ -143,7 +146,7 @@ class _Planner:
         self._sort()
         uses, drops = self._count()
         return Plan(
-            self.graph, self.blocks, self.home, self.masks, uses, drops, frozenset(self.copies),
+            self.graph, self.blocks, self.home, self.masks, uses, drops, self.edits, frozenset(self.copies),
             frozenset(self.leaves), self._wants_grad(present),
             grads or self.nested or ops.GUARD in present,
         )  # fmt: skip
@@ -212,6 +215,8 @@ class _Planner:
             if op is ops.SWAP or self._backward_of(node) > id:
                 here = self._site(block, node.args[0]) if op is ops.SWAP else self._grad_site(block, node)
                 here.swapped = True
+                if op is ops.SWAP:
+                    self.edits.append((block.id, node.args[0], id))
                 mask |= here.bit
                 self.late.append((block, here, id))
                 for ref in node.refs[op is ops.SWAP_GRAD :]:
@@ -220,6 +225,7 @@ class _Planner:
         elif op is ops.SKIP:
             here = self._site(block, node.args[0])
             here.skipped = True
+            self.edits.append((block.id, node.args[0], id))
             mask |= here.bit
             self.late.append((block, here, id))
         else:
@@ -277,6 +283,8 @@ class _Planner:
             home = self.blocks[self.home[root]]
             here = self._site(home, source.args[0]) if source.op is ops.SITE else self._grad_site(home, source)
             here.edited = True
+            if source.op is ops.SITE:
+                self.edits.append((home.id, source.args[0], node.id))
             if home is block:
                 self.late.append((block, here, node.id))
         elif source.op is ops.WEIGHT or source.op is ops.CONSTANT:
