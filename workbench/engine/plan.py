@@ -92,7 +92,7 @@ class Plan:
     drops: list[tuple[int, ...]]
     """Which values each node is a reader of; a block's node reads for all that stand in it."""
     edits: list[tuple[int, Site, int]]
-    """(the site's block, site, node) of everything that writes to a site, replaces its value, or leaves its module out."""
+    """(the site's block, site, node) of all that writes to a site, replaces its value, or leaves its module out."""
     copies: frozenset[int]
     """Nodes whose value is copied, since it is the model's or the user's own and something writes into it."""
     leaves: frozenset[int]
