@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from workbench.engine.shadow import LeftOut, Mismatch, Shadow, restored, shadow, structure
+from workbench.engine.shadow import FAKING, LeftOut, Mismatch, Shadow, restored, shadow, structure
 from workbench.engine.values import first_tensor, map_tensors, signature
 from workbench.errors import DeferredError
 from workbench.site import Port, Site
@@ -54,8 +54,7 @@ class Scan:
     @contextmanager
     def faking(self) -> Iterator[None]:
         """Operations inside run on fake tensors: shapes and dtypes are worked out, numbers are not."""
-        lock = RLock() if self._shadow is None else self._shadow.lock
-        with lock, self._mode, torch.no_grad(), quiet():
+        with FAKING, self._mode, torch.no_grad(), quiet():
             yield
 
     def module(self, path: str) -> nn.Module:
@@ -74,7 +73,6 @@ class Scanner:
 
     def __init__(self, root: nn.Module) -> None:
         self._root = root
-        self._lock = RLock()
         self._shadows: dict[bool, tuple[Any, Shadow]] = {}  # collapsed or not → the structure it is of, the shadow
 
     def scan(self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], collapse: bool = True) -> Scan:
@@ -82,7 +80,7 @@ class Scanner:
 
         Never raises for a model that cannot be scanned: the scan then says why in `how`.
         """
-        with self._lock:
+        with FAKING:
             wants_all = any(name.startswith("output_") and value for name, value in kwargs.items())
             try:
                 try:

@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from workbench.engine.blocks import same_blocks
 from workbench.engine.values import map_tensors, signature
 
+FAKING = RLock()
+"""Held by whoever works with fake tensors. One for all: a fake mode serves one thread at a time, and scans ask each
+other, in any order."""
+
 
 class Mismatch(Exception):
     """A block that was left out is not called as the one that stands for it: all blocks are to be run."""
@@ -31,7 +35,6 @@ class Shadow:
         self.root = root
         self.mode = mode
         self.left_out = left_out
-        self.lock = RLock()
 
     def module(self, path: str) -> nn.Module:
         """The copy of a module, or of the one that stands for it."""

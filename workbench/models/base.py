@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workbench.engine.batching import Rows
 from workbench.engine.execution import Passing
 from workbench.engine.scan import Scan, Scanner
+from workbench.engine.shadow import FAKING
 from workbench.engine.values import signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
@@ -100,7 +101,7 @@ class NNsight(Envoy):
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan:
         key = signature((args, kwargs, self._root._module.training))
-        with self._lock, not_recording():
+        with FAKING, not_recording():
             found = self._scans.get(key)
             if found is None:
                 found = self._scanner().scan(self._forward, args, kwargs)
