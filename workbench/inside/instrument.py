@@ -33,12 +33,17 @@ def instrumented(module: nn.Module, wanted: Iterable[str], hook: Hook) -> Callab
 def with_hooks(target: Any, wanted: Iterable[str], hook: Hook, prefix: str, what: str) -> Any:
     """A callable, with the wanted calls of its innermost function passing through `hook`."""
     below: dict[str, list[str]] = {}
+    own: dict[str, str] = {}
     for name in wanted:
         first, _, rest = name.partition(".")
         below.setdefault(first, []).extend([rest] if rest else [])
+        if not rest:
+            own[first] = prefix + first
 
     def call(name: str, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        full = prefix + name
+        full = own.get(name)
+        if full is None:
+            return opened(name, target)(*args, **kwargs)
         args, kwargs = hook(full, "input", (args, kwargs))
         if below[name]:
             target = opened(name, target)
@@ -61,7 +66,7 @@ def with_hooks(target: Any, wanted: Iterable[str], hook: Hook, prefix: str, what
         if unknown:
             raise SourceError(
                 f"{what} runs {function.__name__} here, which makes no call named {', '.join(sorted(unknown))}; "
-                f"it has {', '.join(call.name for call in found.calls)}"
+                f"it has {', '.join(found.nodes) or 'none'}"
             )
         return recompiled(function, found.places(below), call)
 

@@ -20,8 +20,9 @@ from workbench.inside.scope import UNKNOWN, Scope
 from workbench.inside.written import written
 
 _NO_SITES = frozenset(
-    """super isinstance issubclass print len range enumerate zip getattr setattr hasattr type tuple list dict set int
-    float bool str min max ValueError TypeError RuntimeError NotImplementedError""".split()
+    """super isinstance issubclass print len range enumerate zip reversed sorted map filter any all iter next getattr
+    setattr hasattr callable type id repr tuple list dict set frozenset slice int float bool str min max
+    round""".split()
 )
 
 
@@ -155,7 +156,7 @@ def _called(function: ast.expr) -> str | None:
     if isinstance(function, ast.Subscript):
         return parts[0] if parts else None
     if isinstance(function, ast.Name):
-        if (not parts and function.id in _NO_SITES) or function.id in ("logger", "warnings"):
+        if (not parts and function.id in _NO_SITES) or function.id in ("logger", "logging", "warnings"):
             return None
         if not parts:
             return function.id
@@ -184,7 +185,7 @@ def inside(module: nn.Module, names: Collection[str]) -> Listing:
         what = f"{what}, {name}"
         node = found.nodes.get(name)
         if node is None:
-            raise SourceError(f"{what}: there is no such call; it has {', '.join(call.name for call in found.calls)}")
+            raise SourceError(f"{what}: there is no such call; it has {', '.join(found.nodes) or 'none'}")
         if not isinstance(node, ast.Call):
             raise SourceError(f"{what} cannot be opened: it is an operator")
         scope = Scope(function, given, named)

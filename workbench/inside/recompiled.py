@@ -59,31 +59,26 @@ class _Through(ast.NodeTransformer):
         self.names = names
 
     def visit_Call(self, node: ast.Call) -> Any:
-        return self._through(node, node.func, node.args, node.keywords)
+        self.generic_visit(node)
+        return self._through(node, node.func, node.args, node.keywords) if node in self.names else node
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
-        return self._through(node, _operator(node, ""), [node.left, node.right], [])
+        self.generic_visit(node)
+        return self._through(node, _operator(node, ""), [node.left, node.right]) if node in self.names else node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        self.generic_visit(node)
         if node not in self.names or not isinstance(node.target, ast.Name):
-            return self.generic_visit(node)
+            return node
         old = ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target)
-        value = self._through(node, _operator(node, "i"), [old, node.value], [])
+        value = self._through(node, _operator(node, "i"), [old, node.value])
         return ast.copy_location(ast.Assign([node.target], value), node)
 
-    def _through(self, node: ast.AST, function: ast.expr, args: list[ast.expr], more: list[ast.keyword]) -> Any:
-        name = self.names.get(node)
-        self.generic_visit(node)
-        if name is None:
-            return node
-        if not isinstance(node, ast.AugAssign):  # the parts may have been replaced themselves
-            args = node.args if isinstance(node, ast.Call) else [node.left, node.right]  # type: ignore[attr-defined]
-            function = node.func if isinstance(node, ast.Call) else function
-        else:
-            args = [args[0], node.value]
+    def _through(self, node: ast.AST, function: ast.expr, args: list[ast.expr], more: Any = ()) -> ast.expr:
         caller = ast.copy_location(ast.Name(_CALL, ast.Load()), node)
-        return ast.copy_location(ast.Call(caller, [ast.Constant(name), function, *args], more), node)
+        call = ast.Call(caller, [ast.Constant(self.names[node]), function, *args], list(more))
+        return ast.copy_location(call, node)
 
 
 def _operator(node: ast.BinOp | ast.AugAssign, prefix: str) -> ast.expr:
-    return ast.Attribute(ast.Name(_OPERATOR, ast.Load()), prefix + OPERATORS.get(type(node.op), ""), ast.Load())
+    return ast.Attribute(ast.Name(_OPERATOR, ast.Load()), prefix + OPERATORS[type(node.op)], ast.Load())
