@@ -9,7 +9,7 @@ from torch import nn
 
 from workbench.errors import PathError
 from workbench.graph import operations as ops
-from workbench.inside.listing import Listing, forward_of, innermost, listing, resolve
+from workbench.inside.listing import inside
 from workbench.recorder import Recorder
 
 
@@ -28,7 +28,7 @@ class Source:
     def __init__(self, owner: Owner, names: tuple[str, ...] = ()) -> None:
         self._owner = owner
         self._names = names
-        self._listing = _listing(owner, names)
+        self._listing = inside(owner._module, names)
 
     @property
     def names(self) -> list[str]:
@@ -36,7 +36,7 @@ class Source:
         return [call.name for call in self._listing.calls]
 
     def __getattr__(self, name: str) -> InsideCall:
-        names = self.__dict__["_listing"].names.values() if "_listing" in self.__dict__ else ()
+        names = self.__dict__["_listing"].nodes if "_listing" in self.__dict__ else ()
         if name.startswith("_") and name not in names:
             raise AttributeError(name)
         if name not in names:
@@ -120,15 +120,6 @@ class InsideCall:
 
     def __repr__(self) -> str:
         return f"<call of {_where(self._owner, self._names)}>"
-
-
-def _listing(owner: Owner, names: tuple[str, ...]) -> Listing:
-    module = owner._module
-    what = f"{type(module).__name__}.forward"
-    found = listing(innermost(forward_of(module), what), what)
-    for name in names:
-        found = listing(innermost(resolve(module, found, name), name), name)
-    return found
 
 
 def _where(owner: Owner, names: tuple[str, ...]) -> str:

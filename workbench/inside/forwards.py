@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock, get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
+
+from workbench.errors import SourceError
 
 _lock = RLock()
 _placed: WeakKeyDictionary[nn.Module, _Place] = WeakKeyDictionary()
@@ -21,10 +25,15 @@ class _Place:
         self.had = module.__dict__.get("forward")
         self.original = module.forward
         self.by_thread: dict[int, list[Callable[..., Any]]] = {}
+        # Generation reads a forward's signature to know which inputs it takes; `inspect` follows this name to it.
+        self.__wrapped__ = self.original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         own = self.by_thread.get(get_ident())
         return (own[-1] if own else self.original)(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.original, memo)  # a copy of the module runs its own forward, and no pass but its own
 
 
 def original_forward(module: nn.Module) -> Callable[..., Any]:
@@ -32,6 +41,23 @@ def original_forward(module: nn.Module) -> Callable[..., Any]:
     with _lock:
         place = _placed.get(module)
         return module.forward if place is None else place.original
+
+
+def forward_of(module: nn.Module) -> Callable[..., Any]:
+    """The module's forward, where it runs as Python.
+
+    Raises:
+        SourceError: it is scripted or compiled.
+    """
+    kind = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SourceError(f"{kind}.forward cannot be opened: it is scripted; load the model as plain Python")
+    if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+        raise SourceError(
+            f"{kind}.forward cannot be opened: it is compiled, and no longer runs as Python; use the model as it was "
+            "before torch.compile"
+        )
+    return original_forward(module)
 
 
 @contextmanager
@@ -54,7 +80,9 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
                 del place.by_thread[thread]
             if not place.by_thread:
                 del _placed[module]
-                if place.had is None:
-                    module.__dict__.pop("forward", None)
+                if module.__dict__.get("forward") is not place:
+                    pass  # someone gave the module another forward meanwhile, which is theirs to keep
+                elif place.had is None:
+                    del module.__dict__["forward"]
                 else:
                     module.__dict__["forward"] = place.had

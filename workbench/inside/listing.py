@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from types import FunctionType
+from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
 
 from workbench.errors import SourceError
-from workbench.inside.forwards import original_forward
+from workbench.inside.forwards import forward_of
+from workbench.inside.layers import innermost
+from workbench.inside.recompiled import OPERATORS
+from workbench.inside.scope import UNKNOWN, Scope
+from workbench.inside.written import written
 
-OPERATORS: dict[type[ast.operator], str] = {
-    ast.MatMult: "matmul", ast.Mult: "mul", ast.Add: "add", ast.Sub: "sub", ast.Div: "truediv", ast.Pow: "pow",
-}  # fmt: skip
 _NO_SITES = frozenset(
-    """super isinstance issubclass print len range enumerate zip getattr setattr hasattr type tuple list dict set int
-    float bool str min max ValueError TypeError RuntimeError NotImplementedError""".split()
+    """super isinstance issubclass print len range enumerate zip reversed sorted map filter any all iter next getattr
+    setattr hasattr callable type id repr tuple list dict set frozenset slice int float bool str min max
+    round""".split()
 )
 
 
@@ -38,12 +39,16 @@ class Call:
 class Listing:
     """A function's source with the names of its calls. Printing it shows both, line by line."""
 
-    function: Any
     tree: ast.FunctionDef
     first: int
     lines: tuple[str, ...]
     calls: tuple[Call, ...]
-    names: dict[ast.AST, str]
+    nodes: dict[str, ast.AST]
+    order: dict[str, int]
+
+    def places(self, wanted: Collection[str]) -> dict[int, str]:
+        """The wanted calls by their place in the tree, as `recompiled` takes them."""
+        return {self.order[name]: name for name in wanted}
 
     def __str__(self) -> str:
         by_line: dict[int, list[str]] = {}
@@ -57,81 +62,85 @@ class Listing:
         return "\n".join(rows)
 
 
-def forward_of(module: nn.Module) -> Any:
-    """The module's own forward, without its self."""
-    original = original_forward(module)
-    return getattr(original, "__func__", original)
-
-
-def innermost(function: Any, what: str) -> FunctionType:
-    """The function below its decorators. Raises `SourceError` for one that is no Python function."""
-    found: Any = inspect.unwrap(function)
-    found = getattr(found, "__func__", found)
-    if not isinstance(found, FunctionType):
-        kind = type(found).__name__
-        raise SourceError(
-            f"{what} cannot be opened: it is a {kind}, which has no Python source; read its output instead"
-        )
-    return found
-
-
-_listings: dict[Any, Listing] = {}
-
-
 def listing(function: FunctionType, what: str) -> Listing:
     """A function's calls, in the order in which they are made. `what` names it in errors.
 
     Raises:
         SourceError: the source cannot be read, or is not that of one function.
     """
-    kept = _listings.get(function.__code__)
-    if kept is None:
-        kept = _listings[function.__code__] = _read(function, what)
-    return kept
+    written(function.__code__, what)  # says in words what cannot be opened
+    return _listing(function.__code__, function.__code__.co_filename)
 
 
-def _read(function: FunctionType, what: str) -> Listing:
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError) as error:
-        raise SourceError(
-            f"{what} cannot be opened: its source cannot be read ({error}); read its output instead"
-        ) from error
-    if not isinstance(tree, ast.FunctionDef):
-        raise SourceError(f"{what} cannot be opened: it is a {type(tree).__name__}, not a plain function")
-    if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in ast.walk(tree)):
-        raise SourceError(f"{what} cannot be opened: it is a generator; read its output instead")
-    tree.decorator_list = []
-    found: list[tuple[str, ast.expr]] = []
-    for statement in tree.body:
-        _visit(statement, found)
+@lru_cache(1024)
+def _listing(code: CodeType, filename: str) -> Listing:
+    tree, lines, first = written(code, code.co_name)[:3]
+    found = [each for statement in tree.body for each in _calls(statement)]
     count = Counter(name for name, _ in found)
     seen: Counter[str] = Counter()
-    names: dict[ast.AST, str] = {}
+    nodes: dict[str, ast.AST] = {}
     calls = []
     for name, node in found:
         full = f"{name}_{seen[name]}" if count[name] > 1 else name
+        while count[name] > 1 and full in count:  # a call of its own is named as this one would be
+            full += "_"
         seen[name] += 1
-        names[node] = full
-        calls.append(Call(full, first + node.lineno - 1, ast.unparse(node)))
-    shown = tuple(line.rstrip("\n") for line in textwrap.dedent("".join(lines)).splitlines())
-    return Listing(function, tree, first, shown, tuple(calls), names)
+        nodes[full] = node
+        calls.append(Call(full, _line(node), ast.unparse(node)))
+    indent = min(len(line) - len(line.lstrip()) for line in lines[:1])
+    shown = tuple(line[indent:] if line[:indent].isspace() else line for line in lines)
+    places = {node: place for place, node in enumerate(ast.walk(tree))}
+    order = {name: places[node] for name, node in nodes.items()}
+    return Listing(tree, first, shown, tuple(calls), nodes, order)
 
 
-def _visit(node: ast.AST, found: list[tuple[str, ast.expr]]) -> None:
+def _line(node: ast.AST) -> int:
+    """The line where a call's name stands, which in a chain over several lines is not its first."""
+    at: Any = node.func if isinstance(node, ast.Call) else node
+    line: Any = at.end_lineno if isinstance(at, ast.Attribute) else at.lineno
+    return line
+
+
+def _calls(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """Calls and operators below a node, those that are made first coming first."""
-    children = list(ast.iter_child_nodes(node))
-    if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-        children.sort(key=lambda child: not isinstance(child, ast.comprehension))  # what is gone over comes first
-    for child in children:
-        _visit(child, found)
+    for child in _in_order(node):
+        yield from _calls(child)
     if isinstance(node, ast.Call):
         name = _called(node.func)
         if name is not None:
-            found.append((name, node))
+            yield name, node
     elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS and not _of_constants(node):
-        found.append((OPERATORS[type(node.op)], node))
+        yield OPERATORS[type(node.op)], node
+    elif isinstance(node, ast.AugAssign) and type(node.op) in OPERATORS and isinstance(node.target, ast.Name):
+        yield f"i{OPERATORS[type(node.op)]}", node
+
+
+def _in_order(node: ast.AST) -> list[ast.AST]:
+    """A node's children as they are run; those that never give a value (an error's words, annotations) are left out."""
+    match node:
+        case ast.Raise() | ast.Assert() | ast.JoinedStr():
+            return []
+        case ast.Assign(targets=targets, value=value):
+            return [value, *targets]
+        case ast.AnnAssign(target=target, value=value):
+            return [target] if value is None else [value, target]
+        case ast.For(target=target, iter=source, body=body, orelse=orelse):
+            return [source, target, *body, *orelse]
+        case ast.ListComp(elt=each, generators=loops) | ast.SetComp(elt=each, generators=loops):
+            return [*loops, each]
+        case ast.GeneratorExp(elt=each, generators=loops):
+            return [*loops, each]
+        case ast.DictComp(key=key, value=value, generators=loops):
+            return [*loops, key, value]
+        case ast.comprehension(target=target, iter=source, ifs=ifs):
+            return [source, target, *ifs]
+        case ast.Dict(keys=keys, values=values):
+            return [part for pair in zip(keys, values, strict=True) for part in pair if part is not None]
+        case ast.FunctionDef(body=body):
+            return list(body)
+        case ast.withitem(context_expr=ast.Call(args=args, keywords=more)):
+            return [*args, *more]  # a context such as no_grad() is no value
+    return list(ast.iter_child_nodes(node))
 
 
 def _of_constants(node: ast.expr) -> bool:
@@ -147,7 +156,7 @@ def _called(function: ast.expr) -> str | None:
     if isinstance(function, ast.Subscript):
         return parts[0] if parts else None
     if isinstance(function, ast.Name):
-        if (not parts and function.id in _NO_SITES) or function.id in ("logger", "warnings"):
+        if (not parts and function.id in _NO_SITES) or function.id in ("logger", "logging", "warnings"):
             return None
         if not parts:
             return function.id
@@ -160,38 +169,32 @@ def _called(function: ast.expr) -> str | None:
 _MODULES = frozenset({"torch", "nn", "F", "math", "einops"})
 
 
-def resolve(module: nn.Module, inside: Listing, name: str) -> Any:
-    """The function that a listed call would call, as far as the source tells.
+def inside(module: nn.Module, names: Collection[str]) -> Listing:
+    """The listing of a module's forward, or of the function called there, in the function called in that one, ….
+
+    Which function a call runs is worked out from the source, the module and its configuration; nothing is run.
 
     Raises:
-        SourceError: it is known only in the run.
+        SourceError: the forward or a function cannot be opened, or which one is called is known only in the run.
     """
-    node = next((node for node, known in inside.names.items() if known == name), None)
-    if not isinstance(node, ast.Call):
-        raise SourceError(f"{name} cannot be opened: it is an operator")
-    scope: dict[str, Any] = {**inside.function.__globals__, "self": module}
-    target = node.func
-    if isinstance(target, ast.Name) and target.id not in inside.function.__globals__:
-        target = _assigned(inside.tree, target)
-    try:
-        return eval(compile(ast.Expression(target), "<a call's function>", "eval"), scope)
-    except Exception as error:
-        raise SourceError(f"{name} cannot be opened: which function it calls is known only in the run") from error
-
-
-def _assigned(tree: ast.FunctionDef, name: ast.Name) -> ast.expr:
-    """What a variable is assigned, as in `interface = table.get(self.config.kind)`; else the variable."""
-    for statement in ast.walk(tree):
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        else:
-            continue
-        if statement.value is not None and any(isinstance(t, ast.Name) and t.id == name.id for t in targets):
-            return statement.value
-    return name
-
-
-Hook = Callable[[str, str, Any], Any]
-"""`hook(name, "input", (args, kwargs))` and `hook(name, "output", value)`: the value to go on with."""
+    what = f"{type(module).__name__}.forward"
+    function, given = innermost(forward_of(module), what)
+    named: dict[str, Any] = {}
+    found = listing(function, what)
+    for name in names:
+        what = f"{what}, {name}"
+        node = found.nodes.get(name)
+        if node is None:
+            raise SourceError(f"{what}: there is no such call; it has {', '.join(found.nodes) or 'none'}")
+        if not isinstance(node, ast.Call):
+            raise SourceError(f"{what} cannot be opened: it is an operator")
+        scope = Scope(function, given, named)
+        scope.run_to(found.tree.body, node)
+        target = scope.value(node.func)
+        if target is UNKNOWN:
+            raise SourceError(f"{what} cannot be opened: which function it calls is known only in the run")
+        known, named = scope.arguments(node)
+        function, first = innermost(target, what)
+        given = (*first, *known)
+        found = listing(function, what)
+    return found
