@@ -123,6 +123,13 @@ class Page:
         self.end(cell)
         return self.printed(cell)
 
+    def prints(self, code: str, wanted: str, patience: float = PATIENCE) -> None:
+        """Run a cell again and again until it prints what it will print once the kernel's threads are through."""
+        end = time.monotonic() + patience
+        while (printed := self.cell(code)) != wanted:
+            assert time.monotonic() < end, f"still {printed!r} after {patience} s, not {wanted!r}"
+            time.sleep(0.05)
+
     @contextmanager
     def busy(self, flag: Path) -> Iterator[str]:
         """A cell that runs for as long as the block does, whatever the machine's pace."""
