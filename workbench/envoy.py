@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, Self
@@ -48,6 +49,7 @@ class Envoy:
             own["_by_module"] = {}
             own["_by_path"] = {}
             own["_attached"] = []
+            own["_apart"] = set()  # paths of modules that stand beside the model, not in it
         self._grow()
 
     def _grow(self) -> None:
@@ -90,8 +92,12 @@ class Envoy:
         by_path: dict[str, Envoy] = self.__dict__["_by_path"]
         by_module: dict[nn.Module, Envoy] = self.__dict__["_by_module"]
         by_module.clear()
-        for path, envoy in by_path.items():
-            envoy.__dict__["_module"] = module.get_submodule(path)
+        for path, envoy in by_path.items():  # parents come before their children
+            parent, _, name = path.rpartition(".")
+            if envoy._module in self.__dict__["_attached"]:
+                module.get_submodule(parent).add_module(name, envoy._module)
+            if envoy._path not in self.__dict__["_apart"]:
+                envoy.__dict__["_module"] = module.get_submodule(path)
             by_module[envoy._module] = envoy
 
     # ---- the tree
@@ -247,8 +253,14 @@ class Envoy:
         """
         self._recorder("skip(...)").skip(self._path, value)
 
+    def all(self) -> AbstractContextManager[Any]:
+        """A block that is run in every step of a generation, as `tracer.all()`; it gives the step's number."""
+        return self._recorder("all()").in_steps(0, None, 1)
+
     def next(self, calls: int = 1) -> Self:
         """Move on to a later call: a module that runs several times in one forward pass has a site for each.
+
+        In a generation, move on to a later step: 0 reads the whole prompt, each later one a new token.
 
         Example:
             >>> import torch, workbench as wb

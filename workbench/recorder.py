@@ -42,14 +42,14 @@ class Recorder:
 
     __slots__ = (
         "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
-        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "waiting",
+        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step", "waiting",
     )  # fmt: skip
 
     def __init__(
         self,
         root: object,
         make: Callable[[Recorder, Ref], Proxy],
-        kind: Literal["trace", "session"] = "trace",
+        kind: Literal["trace", "generate", "session"] = "trace",
     ) -> None:
         self.root = root
         self.make = make
@@ -59,6 +59,7 @@ class Recorder:
         self.saved: set[int] = set()
         self.waiting: dict[int, list[weakref.ref[Proxy]]] = {}
         self.block = 0
+        self.step = 0
         self.invoke = 0
         self.guard: int | None = None
         self.backwards = 0
@@ -135,7 +136,7 @@ class Recorder:
     # ---- blocks and conditions
 
     @contextmanager
-    def opened(self, kind: Literal["trace", "loop"], root: object) -> Iterator[int]:
+    def opened(self, kind: Literal["trace", "generate", "loop"], root: object) -> Iterator[int]:
         """A block inside the present one; what is recorded meanwhile stands in it."""
         before = self.block, self.invoke, self.guard, self.root
         self.blocks.append(Block(kind, self.block))
@@ -144,6 +145,34 @@ class Recorder:
             yield self.block
         finally:
             self.block, self.invoke, self.guard, self.root = before
+
+    @contextmanager
+    def in_steps(self, start: int, stop: int | None, stride: int) -> Iterator[Proxy]:
+        """A block that is run in these steps of the generation that is open; gives the step's number."""
+        if self.blocks[self.block].kind != "generate":
+            inside = "a block of steps already" if self.blocks[self.block].kind == "steps" else "no generation"
+            raise NotTracingError(
+                f"this is {inside}; steps are chosen in `with model.generate(...) as tracer:`, once: "
+                "`with tracer.iter[1:3]: ...`"
+            )
+        before = self.block, self.guard
+        self.blocks.append(Block("steps", self.block))
+        self.block, self.guard = len(self.blocks) - 1, None
+        block = self.block
+        try:
+            yield self.add(ops.ITEM, ())
+        finally:
+            self.block, self.guard = before
+        self._append(ops.STEPS, (block, start, stop, stride), None, caller(2))
+
+    @contextmanager
+    def at_step(self, step: int) -> Iterator[None]:
+        """What is recorded meanwhile is of a later step."""
+        before, self.step = self.step, self.step + step
+        try:
+            yield
+        finally:
+            self.step = before
 
     @contextmanager
     def guarded(self, condition: Any) -> Iterator[None]:
@@ -175,11 +204,17 @@ class Recorder:
 
     def place(self, path: str, port: Port, inside: str = "") -> Site:
         """A module's site, at the call that `next` has moved to."""
-        key = (self.block, self.invoke, f"{path}/{inside}" if inside else path)
-        return Site(path, port, self._calls.get(key, 0) if self._calls else 0, inside)
+        count = 0
+        if self._calls:
+            count = self._calls.get((self.block, self.invoke, f"{path}/{inside}" if inside else path), 0)
+        if self.blocks[self.block].kind == "generate":
+            return Site(path, port, 0, inside, count + self.step)
+        return Site(path, port, count, inside)
 
     def next_call(self, path: str, by: int) -> None:
-        """From here on, a module's sites are those of a later call."""
+        """From here on, a module's sites are those of a later call, or of a later step of a generation."""
+        if self.blocks[self.block].kind == "steps":
+            raise NotTracingError(".next() inside a block of steps says nothing: the block is run in each of its steps")
         key = (self.block, self.invoke, path)
         self._calls[key] = self._calls.get(key, 0) + by
 

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from workbench.engine.batching import Rows
-from workbench.engine.frame import MISSING, Frame, Stopped, why_unreached
+from workbench.engine.axes import Layout
+from workbench.engine.batching import Cut, Rows
+from workbench.engine.frame import MISSING, Frame, Stopped
 from workbench.engine.gradients import backward
+from workbench.engine.interleaver import Interleaver
 from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import located
@@ -27,13 +29,18 @@ class Passing:
     """A forward pass that is about to be made.
 
     `forward` makes it, `modules` maps paths to modules, `rows` gives each invoke its part of the batch (None for a
-    single invoke), `trained` are the parameters that a user attached to the model.
+    single invoke) and `layout` says which axes these rows lie along, `trained` are the parameters that a user attached
+    to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows whether all
+    have come to their end, and `finish` takes what came of it.
     """
 
     forward: Callable[[], Any]
     modules: Mapping[str, nn.Module]
     rows: Sequence[Rows] | None = None
     trained: Sequence[Tensor] = ()
+    layout: Layout | None = None
+    finish: Callable[[Any], Any] | None = None
+    ended: Callable[[Rows], bool] | None = None
 
 
 class Model(Protocol):
@@ -41,7 +48,7 @@ class Model(Protocol):
 
     def _prepare(self, *inputs: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]: ...
 
-    def _passing(self, prepared: list[Any], kwargs: dict[str, Any]) -> Passing: ...
+    def _passing(self, prepared: list[Any], kwargs: dict[str, Any], generate: bool) -> Passing: ...
 
     def _live(self) -> Mapping[str, nn.Module]: ...
 
@@ -69,7 +76,9 @@ class Execution:
         self.exited: Exit | None = None
         self.parameters: list[weakref.ref[Tensor]] = []
         self.trained: list[Tensor] = []
-        self.parts: dict[int, tuple[Tensor, Tensor, Rows]] = {}  # id of an invoke's part → part, batch, rows
+        self.parts: dict[int, tuple[Tensor, Tensor, Cut]] = {}  # id of an invoke's part → part, batch, cut
+        self.steps: dict[int, int] = {}  # generation's block → steps it made
+        self.ended: dict[tuple[int, int], int] = {}  # generation's block, invoke → after how many steps it ended
         self._nodes = plan.graph.nodes
         self._careful = plan.careful
         self._marked = plan.copies | plan.leaves
@@ -112,16 +121,19 @@ class Execution:
     # ---- blocks
 
     def _pass(self, block: int, passing: Passing) -> Any:
-        frame = Frame(self, self.plan.blocks[block], passing.modules, passing.rows)
+        around = Interleaver(self, self.plan.blocks[block], passing)
         if passing.trained:
             self.trained += passing.trained
         try:
-            return frame.interleave(passing.forward)
+            return around.run()
         except Stopped:
-            self.stopped[block] = frame.stopped or ("<unknown>", 0)
+            self.stopped[block] = around.stopped or ("<unknown>", 0)
             return None
+        finally:
+            if passing.finish is not None:
+                self.steps[block] = around.made
 
-    def _begin(self, block: int) -> None:
+    def begin(self, block: int) -> None:
         """A block that is run again begins without the values of the time before; kept ones are put aside."""
         env, uses, planned = self.env, self.uses, self.plan.uses
         saved = self.plan.graph.saved
@@ -133,16 +145,17 @@ class Execution:
             uses[id] = planned[id]
 
     def _trace(self, block: int, model: Model, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._begin(block)
+        self.begin(block)
+        generate = self.plan.blocks[block].kind == "generate"
         prepared = [(args, options) if ready else model._prepare(*args, **options) for ready, args, options in inputs]
-        self._pass(block, model._passing(prepared, kwargs))
+        self._pass(block, model._passing(prepared, kwargs, generate))
 
     def _loop(self, block: int, items: Iterable[Any]) -> None:
         plan = self.plan.blocks[block]
         item_node = next(id for id in plan.members if self._nodes[id].op is ops.ITEM)
         parts = self.parts
         for item in items:
-            self._begin(block)
+            self.begin(block)
             self.parts = dict(parts)
             self.env[item_node] = item
             try:
@@ -228,7 +241,8 @@ class Execution:
         frame.swapped.setdefault(args[0], {})[node.invoke] = args[1], node
 
     def _do_skip(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
-        frame.skips.setdefault(args[0].path, {})[node.invoke] = args[1], node
+        assert frame.around is not None
+        frame.around.skips.setdefault(args[0].path, {})[node.invoke] = args[1], node
 
     def _do_swap_grad(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
         frame.swapped.setdefault((node.args[0].id, node.args[1]), {})[0] = args[2], node
@@ -247,7 +261,11 @@ class Execution:
 
     def _do_hooked(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, *rest = args
-        return (frame.modules if root is None else root._live())[path](*rest, **kwargs)
+        module = (frame.modules if root is None else root._live())[path]
+        if frame.around is None:
+            return module(*rest, **kwargs)
+        with frame.around.within(node.invoke):
+            return module(*rest, **kwargs)
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
@@ -274,6 +292,11 @@ class Execution:
 
     def _do_loop(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
         self._loop(*args)
+
+    def _do_steps(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
+        assert frame.around is not None
+        block, start, stop, stride = args
+        frame.around.open_steps(node, block, range(start, EVER if stop is None else stop, stride))
 
     def _do_exit(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
         raise Exit(args[0], node.line)
@@ -306,7 +329,10 @@ class Execution:
                 return f"backward on {line} gave it no gradient: the loss does not depend on it"
             if block in self.stopped:
                 return f"{site} was never reached: the run was stopped by .stop() on {where(self.stopped[block])}"
-            return f"{site} was never reached: {why_unreached(site)}"
+            return f"{site} was never reached: {self.why_unreached(site, block)}"
+        ended = self.ended.get((self._generation(block), node.invoke))
+        if ended is not None:
+            return f"the text of its prompt had ended after {_steps(ended)}"
         seen = {id}
         stack = [id]
         while stack:  # what it was made of: the first that has a reason of its own
@@ -327,13 +353,33 @@ class Execution:
             return "its loop had no items"
         return "it was not reached"
 
-    def idle(self) -> list[tuple[Site, Node]]:
-        """Writes that did nothing since their site was never reached."""
+    def why_unreached(self, site: Site, block: int) -> str:
+        """Why a site was not met."""
+        made = self.steps.get(self._generation(block))
+        if made is not None and (site.step >= made or self.plan.blocks[block].kind == "steps"):
+            return f"generation ended after {_steps(made)}"
+        if site.inside:
+            return "its module was not called, or did not come to this call, in this forward pass"
+        if site.call:
+            return f"the module was called fewer than {site.call + 1} times in this forward pass"
+        return "its module was not called in this forward pass"
+
+    def _generation(self, block: int) -> int:
+        """The block itself, or, of a block of steps, the generation around it."""
+        plan = self.plan.blocks[block]
+        return plan.parent or 0 if plan.kind == "steps" else block
+
+    def idle(self) -> list[tuple[Site, Node, str]]:
+        """Writes that did nothing since their site was never reached, and why it was not."""
         return [
-            (site, node)
+            (site, node, self.why_unreached(site, block))
             for block, site, node in ((block, site, self._nodes[id]) for block, site, id in self.plan.edits)
             if site not in self.reached[block] and block not in self.stopped and node.guard is None
         ]
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
 
 
 def _require_grad(value: Any) -> None:
@@ -341,6 +387,9 @@ def _require_grad(value: Any) -> None:
     if made_here and value.is_floating_point():
         value.requires_grad_()
 
+
+EVER = 1 << 31
+"""More steps than any generation makes."""
 
 _LEAVES = frozenset({int, float, bool, str, type(None), Site, torch.dtype, torch.device})
 _SPECIAL: dict[ops.Operation, Callable[..., Any]] = {
@@ -358,5 +407,6 @@ _SPECIAL: dict[ops.Operation, Callable[..., Any]] = {
     ops.EITHER: Execution._do_either,
     ops.TRACE: Execution._do_trace,
     ops.LOOP: Execution._do_loop,
+    ops.STEPS: Execution._do_steps,
     ops.EXIT: Execution._do_exit,
 }

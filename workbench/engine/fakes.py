@@ -17,7 +17,19 @@ from workbench.graph.node import Argument, Node, Ref
 from workbench.site import Site
 
 _NOTHING = frozenset(
-    {ops.SWAP, ops.SKIP, ops.SWAP_GRAD, ops.STOP, ops.LOG, ops.BACKWARD, ops.GUARD, ops.TRACE, ops.LOOP, ops.EXIT}
+    {
+        ops.SWAP,
+        ops.SKIP,
+        ops.SWAP_GRAD,
+        ops.STOP,
+        ops.LOG,
+        ops.BACKWARD,
+        ops.GUARD,
+        ops.TRACE,
+        ops.LOOP,
+        ops.STEPS,
+        ops.EXIT,
+    }
 )
 _RUN_ONLY = {ops.ITEM: "the item of a loop", ops.OPTIMIZER: "an optimizer"}
 

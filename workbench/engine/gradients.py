@@ -75,12 +75,12 @@ def _hook(frame: Frame, here: SitePlan, part: Any) -> Any:
         with torch.set_grad_enabled(grad.requires_grad):
             if part is None:
                 return frame.reach_gradient(here, grad)
-            rows = part[2]
-            new = frame.reach_gradient(here, grad[rows.start : rows.stop])
+            cut = part[2]
+            new = frame.reach_gradient(here, cut.take(grad))
             if new is None:
                 return None
             whole = grad.clone()
-            whole[rows.start : rows.stop] = new
+            cut.put(whole, new)
             return whole
 
     return hook

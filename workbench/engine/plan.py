@@ -32,6 +32,10 @@ class GradSite(NamedTuple):
     epoch: int
 
 
+END = Site("", "output", -1)
+"""Where a generation is over: what reads the whole of a block of steps waits for it."""
+
+
 @dataclass(slots=True)
 class SitePlan:
     """What to do when one site is reached."""
@@ -70,6 +74,7 @@ class BlockPlan:
 
     id: int
     kind: str
+    parent: int | None = None
     first: list[int] = field(default_factory=list)
     """Nodes that need no site: they run before the forward pass, or are all of a session or loop."""
     sites: dict[Site, SitePlan] = field(default_factory=dict)
@@ -111,7 +116,7 @@ def plan(graph: Graph) -> Plan:
 
 
 _GRADS = frozenset({ops.GRAD, ops.SWAP_GRAD})
-_OPENING = frozenset({ops.TRACE, ops.LOOP})
+_OPENING = frozenset({ops.TRACE, ops.LOOP, ops.STEPS})
 
 
 class _Planner:
@@ -121,7 +126,7 @@ class _Planner:
         self.graph = graph
         self.nodes = graph.nodes
         count = len(graph.nodes)
-        self.blocks = [BlockPlan(id, block.kind) for id, block in enumerate(graph.blocks)]
+        self.blocks = [BlockPlan(id, block.kind, block.parent) for id, block in enumerate(graph.blocks)]
         self.home = [node.block for node in graph.nodes]
         self.masks = [0] * count
         self.origin = list(range(count))  # the node whose memory a value may share
@@ -133,6 +138,7 @@ class _Planner:
         self.leaves: set[int] = set()
         self.backwards = [node.id for node in graph.nodes if node.op is ops.BACKWARD]
         self.graded: dict[int, list[int]] = {}  # backward → the values whose gradients it gives
+        self.steps = {id for id, block in enumerate(graph.blocks) if block.kind == "steps"}
         self.opener = {node.args[0]: node.id for node in graph.nodes if node.op in _OPENING}
         self.nested = len(graph.blocks) > 1
 
@@ -148,7 +154,7 @@ class _Planner:
         return Plan(
             self.graph, self.blocks, self.home, self.masks, uses, drops, self.edits, frozenset(self.copies),
             frozenset(self.leaves), self._wants_grad(present),
-            grads or self.nested or ops.GUARD in present,
+            grads or self.nested or ops.GUARD in present or self.blocks[0].kind == "generate",
         )  # fmt: skip
 
     def _wants_grad(self, present: set[Operation]) -> bool:
@@ -249,8 +255,12 @@ class _Planner:
         for ref in refs:
             if home[ref] == here:
                 mask |= masks[ref]
+            elif home[ref] in self.steps and self.graph.blocks[home[ref]].parent == here:
+                mask |= self._site(self.blocks[here], END).bit
             if written:
                 mask |= written.get((self.origin[ref], here), 0)
+        if node.op is ops.STEPS and END in self.blocks[here].sites:
+            mask &= ~self.blocks[here].sites[END].bit  # steps fill a list that is whole at the end
         if mask and self.graded and node.op not in _GRADS:
             return self._after_backward(node, mask)
         return mask
@@ -278,6 +288,11 @@ class _Planner:
         root = self.origin[target]
         edits = root, block.id
         self.written[edits] = self.written.get(edits, 0) | mask
+        home = self.blocks[self.home[root]]
+        if block.id in self.steps and home is not block and self.nodes[root].op is not ops.SITE:
+            around = self.blocks[self.graph.blocks[block.id].parent or 0]
+            edits = root, around.id
+            self.written[edits] = self.written.get(edits, 0) | self._site(around, END).bit
         source = self.nodes[root]
         if source.op is ops.SITE or source.op is ops.GRAD:
             home = self.blocks[self.home[root]]
@@ -359,7 +374,9 @@ class _Planner:
             for read in readers:
                 for ref in read:
                     uses[ref] += 1
-            drops = [tuple(read) for read in readers]
+            # A block of steps is run again and again after its node: what it reads stays until the pass is over.
+            pairs = zip(self.nodes, readers, strict=True)
+            drops = [() if node.op is ops.STEPS else tuple(read) for node, read in pairs]
         for id in self.graph.saved:
             uses[id] += 1
         return uses, drops

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -17,10 +17,16 @@ from torch import Tensor, nn
 
 from workbench.engine.shadow import FAKING, LeftOut, Mismatch, Shadow, restored, shadow, structure
 from workbench.engine.values import first_tensor, map_tensors, signature
-from workbench.errors import DeferredError
+from workbench.errors import DeferredError, SourceError
+from workbench.inside.forwards import replaced
 from workbench.site import Port, Site
 
 Forward = Callable[..., Any]
+
+Inside = frozenset[tuple[str, str]]
+"""Calls inside forwards that a scan is to look at too: (path of the module, name of the call)."""
+
+NOWHERE: Inside = frozenset()
 
 
 class Scan:
@@ -75,7 +81,14 @@ class Scanner:
         self._root = root
         self._shadows: dict[bool, tuple[Any, Shadow]] = {}  # collapsed or not → the structure it is of, the shadow
 
-    def scan(self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], collapse: bool = True) -> Scan:
+    def scan(
+        self,
+        forward: Forward,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        collapse: bool = True,
+        inside: Inside = NOWHERE,
+    ) -> Scan:
         """Run `forward(module, *args, **kwargs)` without computing, and note what passes each module.
 
         Never raises for a model that cannot be scanned: the scan then says why in `how`.
@@ -84,26 +97,31 @@ class Scanner:
             wants_all = any(name.startswith("output_") and value for name, value in kwargs.items())
             try:
                 try:
-                    return self._fake(forward, args, kwargs, collapse and not wants_all)
+                    return self._fake(forward, args, kwargs, collapse and not wants_all, inside)
                 except Mismatch:
-                    return self._fake(forward, args, kwargs, False)
+                    return self._fake(forward, args, kwargs, False, inside)
+            except SourceError:
+                raise
             except Exception as error:
                 why = [f"fake tensors failed: {_first_line(error)}"]
             try:
-                return self._meta(forward, args, kwargs, why)
+                return self._meta(forward, args, kwargs, inside, why)
             except Exception as error:
                 why.append(f"the meta device failed: {_first_line(error)}")
             if any(p.is_meta for p in self._root.parameters()):
                 return Scan({}, f"unknown, because {'; '.join(why)}; and without weights nothing can be run")
             try:
-                return self._real(forward, args, kwargs, why)
+                return self._real(forward, args, kwargs, inside, why)
             except Exception as error:
                 why.append(f"a real run failed: {_first_line(error)}")
             return Scan({}, f"unknown, because {'; '.join(why)}")
 
-    def _fake(self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], collapse: bool) -> Scan:
+    def _fake(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], collapse: bool, inside: Inside
+    ) -> Scan:
         here = self._shadow(collapse)
-        values = _run(here.root, here.mode, here.mode.from_tensor, forward, args, kwargs)
+        inside = frozenset((here.leading(path), name) for path, name in inside)
+        values = _run(here.root, here.mode, here.mode.from_tensor, forward, args, kwargs, inside)
         return Scan(values, "scanned", here.mode, here)
 
     def _shadow(self, collapse: bool) -> Shadow:
@@ -123,12 +141,16 @@ class Scanner:
         self._shadows[collapse] = now, made
         return made
 
-    def _meta(self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], why: list[str]) -> Scan:
+    def _meta(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], inside: Inside, why: list[str]
+    ) -> Scan:
         here = shadow(self._root, _on_meta, torch.device("meta"), False)
-        values = _run(here.root, here.mode, _on_meta, forward, args, kwargs)
+        values = _run(here.root, here.mode, _on_meta, forward, args, kwargs, inside)
         return _refaked(values, f"scanned on the meta device, since {why[0]}")
 
-    def _real(self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], why: list[str]) -> Scan:
+    def _real(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: Mapping[str, Any], inside: Inside, why: list[str]
+    ) -> Scan:
         root = self._root
         devices = {t.device for t in root.parameters() if t.device.type == "cuda"}
         with restored(root), torch.random.fork_rng([device.index or 0 for device in devices]):
@@ -136,7 +158,7 @@ class Scanner:
                 for name, buffer in list(module._buffers.items()):
                     if buffer is not None:
                         module._buffers[name] = buffer.clone()
-            values = _run(root, torch.no_grad(), torch.clone, forward, args, kwargs)
+            values = _run(root, torch.no_grad(), torch.clone, forward, args, kwargs, inside)
         return _refaked(values, f"scanned by a real run, since {why[0]}")
 
 
@@ -159,6 +181,7 @@ def _run(
     forward: Forward,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    inside: Inside,
 ) -> dict[Site, Any]:
     """The values at each site of a pass over `root`, which is as before afterwards."""
     values: dict[Site, Any] = {}
@@ -167,12 +190,30 @@ def _run(
     with restored(root):
         try:
             _watch(root, values, handles)
-            with mode, quiet(), torch.no_grad():
+            with mode, quiet(), torch.no_grad(), ExitStack() as opened:
+                for path in {path for path, _ in inside}:
+                    names = {name for at, name in inside if at == path}
+                    opened.enter_context(_open(root, path, names, values))
                 forward(root, *fakes[0], **fakes[1])
         finally:
             for handle in handles:
                 handle.remove()
     return values
+
+
+def _open(root: nn.Module, path: str, names: set[str], values: dict[Site, Any]) -> AbstractContextManager[None]:
+    """Note what passes these calls inside a module's forward."""
+    from workbench.inside.instrument import instrumented  # here, since it is seldom needed
+
+    calls: dict[tuple[str, str], int] = {}
+
+    def note(name: str, port: Port, value: Any) -> Any:
+        call = calls[name, port] = calls.get((name, port), -1) + 1
+        values[Site(path, port, call, name)] = value
+        return value
+
+    module = root.get_submodule(path)
+    return replaced(module, instrumented(module, names, note))  # pyright: ignore[reportArgumentType]
 
 
 def _watch(root: nn.Module, values: dict[Site, Any], handles: list[Any]) -> None:
@@ -224,9 +265,9 @@ def _as_leader(block: LeftOut, segment: list[tuple[Site, Any]], values: dict[Sit
     """What would have been noted inside a block that was left out."""
     inside = f"{block.leader}."
     for site, value in segment:
-        if not site.path.startswith(inside):
+        if not site.path.startswith(inside) and site.path != block.leader:
             raise Mismatch(f"{site} is called inside {block.leader}")
-        here = Site(f"{block.path}.{site.path.removeprefix(inside)}", site.port, site.call)
+        here = Site(block.path + site.path.removeprefix(block.leader), site.port, site.call, site.inside)
         if here in values:
             raise Mismatch(f"{block.path} is called more than once")
         values[here] = value

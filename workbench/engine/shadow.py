@@ -38,11 +38,14 @@ class Shadow:
 
     def module(self, path: str) -> nn.Module:
         """The copy of a module, or of the one that stands for it."""
+        return self.root.get_submodule(self.leading(path))
+
+    def leading(self, path: str) -> str:
+        """The path itself, or that of what stands for it."""
         for block, leader in self.left_out.items():
             if path == block or path.startswith(f"{block}."):
-                path = leader + path[len(block) :]
-                break
-        return self.root.get_submodule(path)
+                return leader + path[len(block) :]
+        return path
 
     @contextmanager
     def restored(self) -> Iterator[None]:

@@ -28,6 +28,33 @@ def map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
     return value
 
 
+Where = tuple[Any, ...]
+"""Where in a container a value stands: indices, keys and field names from the outside in."""
+
+
+def map_placed(fn: Callable[[Where, Tensor], Any], value: Any, where: Where = ()) -> Any:
+    """As `map_tensors`, with each tensor's place."""
+    places = iter([place for place, _ in placed(value, where)])
+    return map_tensors(lambda tensor: fn(next(places), tensor), value)
+
+
+def placed(value: Any, where: Where = ()) -> Iterator[tuple[Where, Tensor]]:
+    """Each tensor that `map_tensors` would map, with its place, in the same order."""
+    if isinstance(value, Tensor):
+        yield where, value
+    elif isinstance(value, tuple) or type(value) is list:
+        if type(value) in (tuple, list) or hasattr(value, "_fields"):
+            for index, item in enumerate(value):
+                yield from placed(item, (*where, index))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from placed(item, (*where, name))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            if field.init:
+                yield from placed(getattr(value, field.name), (*where, field.name))
+
+
 def _takes_fields(value: Mapping[str, Any]) -> bool:
     return dataclasses.is_dataclass(value)
 

@@ -11,9 +11,9 @@ from workbench.graph.printer import Plot, Printer, module_text, plot
 
 
 class Block(NamedTuple):
-    """Nodes that run together: one forward pass, the body of a loop, or what a session does in a row."""
+    """Nodes that run together: one forward pass or generation, the steps of one, a loop's body, a session in a row."""
 
-    kind: Literal["trace", "session", "loop"]
+    kind: Literal["trace", "generate", "steps", "session", "loop"]
     parent: int | None = None
 
 

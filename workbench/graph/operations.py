@@ -155,6 +155,8 @@ TRACE = Operation("trace", _marker)
 """A block that is a forward pass: (block, model, invokes' inputs, further arguments)."""
 LOOP = Operation("loop", _marker)
 """A block that is run for each item: (block, items)."""
+STEPS = Operation("steps", _marker)
+"""A block that is run in each of these steps of a generation: (block, start, stop or None, stride)."""
 ITEM = Operation("item", _marker)
 EXIT = Operation("exit", _marker)
 """Leave a block: (block)."""

@@ -31,7 +31,7 @@ class Printer:
         self.model = "model"
         self.names: dict[int, str] = {}
         self.calls: dict[tuple[int, int, str], int] = {}
-        self.openers = {node.args[0]: node for node in graph.nodes if node.op in (ops.TRACE, ops.LOOP)}
+        self.openers = {node.args[0]: node for node in graph.nodes if node.op in (ops.TRACE, ops.LOOP, ops.STEPS)}
 
     def write(self) -> str:
         """All statements, as a `with` block."""
@@ -49,6 +49,7 @@ class Printer:
         invokes = sorted({each.invoke for each in nodes})
         inputs: list[str] = []
         more = ""
+        method = self.graph.blocks[block].kind
         if node is not None:
             self.model = self._value(node.args[1])
             for ready, args, options in node.args[2]:
@@ -56,14 +57,14 @@ class Printer:
                 inputs.append(", ".join(given + [f"{k}={self._value(v)}" for k, v in options.items()] * ready))
             more = "".join(f", {name}={self._value(value)}" for name, value in node.kwargs.items())
         if len(inputs) > 1 or len(invokes) > 1:
-            self._line(depth, f"with {self.model}.trace({more.removeprefix(', ')}) as tracer:", node)
+            self._line(depth, f"with {self.model}.{method}({more.removeprefix(', ')}) as tracer:", node)
             for invoke in range(max(len(inputs), max(invokes, default=0) + 1)):
                 given = inputs[invoke] if inputs else f"input_{invoke}"
                 self._line(depth + 1, f"with tracer.invoke({given}):")
                 self._nodes([each for each in nodes if each.invoke == invoke], depth + 2, "tracer")
         else:
             given = inputs[0] if inputs else "input"
-            self._line(depth, f"with {self.model}.trace({given}{more}) as tracer:", node)
+            self._line(depth, f"with {self.model}.{method}({given}{more}) as tracer:", node)
             self._nodes(nodes, depth + 1, "tracer")
 
     def _block(self, block: int, depth: int, context: str) -> None:
@@ -107,6 +108,13 @@ class Printer:
             head = f"with session.iter({items}, return_context=True) as ({self.names[item.id]}, {loop}):"
             self._line(depth, head, node)
             self._block(node.args[0], depth + 1, loop)
+        elif node.op is ops.STEPS:
+            block, start, stop, stride = node.args
+            item = next(each for each in self.graph.nodes if each.op is ops.ITEM and each.block == block)
+            self.names[item.id] = f"step{item.id}"
+            span = f"{start or ''}:{'' if stop is None else stop}" + (f":{stride}" if stride != 1 else "")
+            self._line(depth, f"with tracer.iter[{span}] as {self.names[item.id]}:", node)
+            self._block(block, depth + 1, "tracer")
         elif node.op in _SILENT:
             # A constant is written where it is assigned, and read later as what it was assigned to.
             if node.op is ops.EITHER:
@@ -201,8 +209,9 @@ class Printer:
         if site.inside:
             place += "".join(f".source.{name}" for name in site.inside.split("."))
         key = (node.block, node.invoke, f"{site.path}/{site.inside}" if site.inside else site.path)
-        steps = site.call - self.calls.get(key, 0)
-        self.calls[key] = site.call
+        count = site.call + site.step
+        steps = count - self.calls.get(key, 0)
+        self.calls[key] = count
         return f"{place}{f'.next({steps})' if steps else ''}.{'output' if site.port == 'output' else 'inputs'}"
 
     def _assigned(self, value: Any, node: Node) -> str:

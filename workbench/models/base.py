@@ -9,19 +9,24 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from workbench.engine.axes import LARGE, SMALL, Known, Layout, Sizes
 from workbench.engine.batching import Rows
 from workbench.engine.execution import Passing
-from workbench.engine.scan import Scan, Scanner
+from workbench.engine.scan import NOWHERE, Inside, Scan, Scanner
 from workbench.engine.shadow import FAKING
-from workbench.engine.values import signature, tensors
+from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
 from workbench.recorder import not_recording
+from workbench.site import Site
 from workbench.tracing.editor import Edit, Editor
 from workbench.tracing.session import Session
 from workbench.tracing.tracer import ScanContext, Tracer
 
 _KEPT_SCANS = 64
+
+Prepared = list[tuple[tuple[Any, ...], dict[str, Any]]]
+"""Each invoke's input, as the model takes it."""
 
 
 class NNsight(Envoy):
@@ -99,12 +104,12 @@ class NNsight(Envoy):
             kept = self.__dict__["_scanner_kept"] = self._root._module, Scanner(self._root._module)
         return kept[1]
 
-    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan:
-        key = signature((args, kwargs, self._root._module.training))
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: Inside = NOWHERE) -> Scan:
+        key = signature((args, kwargs, self._root._module.training)), inside
         with FAKING, not_recording():
             found = self._scans.get(key)
             if found is None:
-                found = self._scanner().scan(self._forward, args, kwargs)
+                found = self._scanner().scan(self._forward, args, kwargs, inside=inside)
                 if len(self._scans) >= _KEPT_SCANS:
                     self._scans.pop(next(iter(self._scans)))
                 self._scans[key] = found
@@ -169,16 +174,56 @@ class NNsight(Envoy):
 
     # ---- what an execution asks for
 
-    def _passing(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]], kwargs: dict[str, Any]) -> Passing:
+    def _passing(self, prepared: Prepared, kwargs: dict[str, Any], generate: bool = False) -> Passing:
         """The forward pass on these inputs."""
+        if generate:
+            raise InputError(f"{type(self._module).__name__} makes no tokens; run it with .trace(...)")
         module = self.__dict__["_module"] = self._base._ready()
         args, named = self._batch(prepared)
         named = {**named, **kwargs}
         trained = [p for attached in self._root.__dict__["_attached"] for p in attached.parameters()]
         trained += [tensor for tensor in tensors((args, named)) if tensor.requires_grad]
+        rows = self._rows(prepared)
         return Passing(
-            lambda: self._forward(module, *args, **named), ModulePaths(self._root), self._rows(prepared), trained
+            lambda: self._forward(module, *args, **named),
+            ModulePaths(self._root),
+            rows,
+            trained,
+            None if rows is None else self._layout(args, named),
         )
+
+    def _layout(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        given: Mapping[Site, Known] | None = None,
+        times: int = 1,
+    ) -> Layout:
+        """Which axes the batch and the positions lie along, at every site of a pass of this kind."""
+
+        def scan(sizes: Sizes, site: Site) -> Scan:
+            inside = frozenset({(site.path, site.inside)}) if site.inside else NOWHERE
+            return self._scan(*self._sized(args, kwargs, sizes), inside)
+
+        return Layout(scan, self._sizes(), given, times)
+
+    def _sizes(self) -> tuple[Sizes, Sizes]:
+        """Two sizes of input by which axes are told apart."""
+        return SMALL, LARGE
+
+    def _sized(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same kind of input at another size."""
+
+        def sized(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros((sizes.batch, *tensor.shape[1:])) if tensor.ndim else tensor
+
+        return map_tensors(sized, args), map_tensors(sized, kwargs)
+
+    def _generated(self) -> Any:
+        """What a generation gave, as a traced value."""
+        raise InputError(f"{type(self._module).__name__} makes no tokens")
 
     def _live(self) -> Mapping[str, nn.Module]:
         """Each path's module, with real weights."""
@@ -195,7 +240,7 @@ class NNsight(Envoy):
         """One invoke's input as `(args, kwargs)` of the forward."""
         return inputs, options
 
-    def _batch(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _batch(self, prepared: Prepared) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """All invokes' inputs as one call: tensors joined along their first axis."""
         if len(prepared) == 1:
             return prepared[0]
@@ -206,7 +251,7 @@ class NNsight(Envoy):
         kwargs = {name: _joined([kwargs[name] for _, kwargs in prepared]) for name in first_kwargs}
         return args, kwargs
 
-    def _rows(self, prepared: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Rows] | None:
+    def _rows(self, prepared: Prepared) -> list[Rows] | None:
         """Which rows of the batch each invoke has; None when there is only one."""
         if len(prepared) == 1:
             return None

@@ -57,11 +57,38 @@ def _padded(tokenizer: Any, rows: list[list[int]]) -> dict[str, Any]:
     if all(len(row) == longest for row in rows):
         ids = torch.tensor(rows)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    pad = next((each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id) if each is not None), 0)
+    pad = padding(tokenizer)
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions_of(mask)}
+
+
+def widened(inputs: Mapping[str, Any], width: int, pad: int, left: bool) -> dict[str, Any]:
+    """A prompt's inputs with padding to `width` positions, behind it or, with `left`, before it."""
+    ids = inputs["input_ids"]
+    more = width - ids.shape[1]
+    if not more:
+        return dict(inputs)
+    mask = inputs.get("attention_mask")
+    wide = dict(inputs) | {"attention_mask": torch.ones_like(ids) if mask is None else mask}
+    for name, value in wide.items():
+        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == ids.shape:
+            filler = value.new_full(
+                (value.shape[0], more, *value.shape[2:]), {"input_ids": pad, "labels": -100}.get(name, 0)
+            )
+            wide[name] = torch.cat([filler, value] if left else [value, filler], 1)
+    return wide
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Each prompt's positions `(batch, position)`, counted from 0 at its own first token."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def padding(tokenizer: Any) -> int:
+    """The token that stands where a prompt has none."""
+    ids = (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
+    return next((each for each in ids if each is not None), 0)
 
 
 def _rows(ids: Any) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from workbench.engine.scan import Scan
+from workbench.engine.scan import NOWHERE, Inside, Scan
 from workbench.errors import DeferredError, InputError
 from workbench.proxy import Proxy
 from workbench.recorder import not_recording
@@ -46,8 +47,10 @@ class Invoker:
         self._tracer.invoker = self
         if self._tracer._scan_now and self.inputs is not None:
             self._scan()
+        recorder = self._tracer._recorder
         for edit in self._tracer.model._edits:
-            self._tracer._recorder.replay(edit.graph, edit.bindings)
+            with recorder.in_steps(0, None, 1) if self._tracer._kind == "generate" else nullcontext():
+                recorder.replay(edit.graph, edit.bindings)
         self._creation.__enter__()
         return self
 
@@ -58,14 +61,15 @@ class Invoker:
         if self._tracer.invoker is self and not self._tracer._inputs:
             self._tracer.invoker = None
 
-    def _scan(self) -> Scan:
+    def _scan(self, inside: Inside = NOWHERE) -> Scan:
         if self.inputs is None:
             raise DeferredError(
                 "shapes are known only in the run here: the input of this trace is itself a traced value"
             )
         model = self._tracer.model
         args, kwargs = model._batch([self.inputs])
-        return model._scan(args, {**kwargs, **self._tracer._kwargs})
+        more = {} if self._tracer._kind == "generate" else self._tracer._kwargs
+        return model._scan(args, {**kwargs, **more}, inside)
 
     def _call(self) -> tuple[bool, tuple[Any, ...], dict[str, Any]]:
         """Whether it is prepared already, and its arguments, as a session's graph holds them."""

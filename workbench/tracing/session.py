@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from workbench.engine.execution import Execution
-from workbench.engine.frame import why_unreached
 from workbench.engine.plan import plan
 from workbench.errors import NeverReachedWarning, NotTracingError
 from workbench.graph import operations as ops
@@ -133,7 +132,7 @@ class Iterator(Looping):
 
     def __enter__(self) -> Any:
         recorder = self._open("iter")
-        if recorder.blocks[recorder.block].kind == "trace":
+        if recorder.blocks[recorder.block].kind not in ("session", "loop"):
             raise NotTracingError(
                 "a loop stands in a session, around traces, not inside one: "
                 "`with model.session() as session: with session.iter(items) as item: with model.trace(...): ...`"
@@ -161,9 +160,9 @@ def finish(recorder: Recorder, execution: Execution, run: Any) -> None:
         raise
     recorder.finish(execution.saved, execution.reason)
     execution.release()
-    for site, node in execution.idle():
+    for site, node, why in execution.idle():
         warnings.warn(
-            f"{site} was never reached, so this did nothing: {text(node.line)}: {why_unreached(site)}",
+            f"{site} was never reached, so this did nothing: {text(node.line)}: {why}",
             NeverReachedWarning,
             stacklevel=5,
         )

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from workbench.engine.fakes import evaluate
-from workbench.engine.scan import Scan, bare
+from workbench.engine.scan import NOWHERE, Inside, Scan, bare
+from workbench.engine.values import shape_text
 from workbench.errors import DeferredError, NotTracingError, WorkbenchError, located
 from workbench.graph.node import Node
 from workbench.graph.source import text
 from workbench.recorder import Recorder, not_recording
 
-ScanOf = Callable[[int], Scan]
-"""The scan of one of a trace's invokes, by number."""
+ScanOf = Callable[[int, Inside], Scan]
+"""The scan of one of a trace's invokes, by number, which looks at these calls inside forwards too."""
 
 
 class Shapes:
@@ -67,10 +68,13 @@ class Shapes:
         self._scans.clear()
         self._known.clear()
 
-    def _scan(self, node: Node) -> Scan:
-        scan_of = self._scans.get(node.block)
+    def _scan(self, node: Node, inside: Inside = NOWHERE) -> Scan:
+        blocks, block = self._recorder.blocks, node.block
+        if blocks[block].kind == "steps":
+            block = blocks[block].parent or 0
+        scan_of = self._scans.get(block)
         if scan_of is not None:
-            return scan_of(node.invoke)
+            return scan_of(node.invoke, inside)
         if self._bare is None:
             self._bare = bare()
         return self._bare
@@ -78,9 +82,14 @@ class Shapes:
     def _site(self, node: Node) -> Any:
         """What the scan of a site's own invoke says of it."""
         site = node.args[0]
-        scan = self._scan(node)
+        scan = self._scan(node, frozenset({(site.path, site.inside)}) if site.inside else NOWHERE)
         if not scan.known:
             raise NotTracingError(f"shapes are {scan.how}")
+        if site.step or self._recorder.blocks[node.block].kind == "steps":
+            raise DeferredError(
+                f"the shape of {site} at a later step is known only in the run: of step 0 it is "
+                f"{shape_text(scan.values.get(site._replace(step=0)))}"
+            )
         if site not in scan.values:
             raise DeferredError(f"{site} has no shape: the scan of this input never reached it")
         return scan.values[site]

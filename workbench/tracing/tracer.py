@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 
@@ -15,7 +15,7 @@ from workbench.engine.execution import Execution
 from workbench.engine.fakes import late_writes
 from workbench.engine.frame import too_late
 from workbench.engine.plan import Plan, plan
-from workbench.engine.scan import Scan
+from workbench.engine.scan import NOWHERE, Inside, Scan
 from workbench.envoy import Envoy
 from workbench.errors import InputError, NotTracingError
 from workbench.graph import operations as ops
@@ -28,6 +28,7 @@ from workbench.tracing.invoker import Invoker
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.session import finish
 from workbench.tracing.shapes import Shapes
+from workbench.tracing.steps import Steps, StepsOf
 
 if TYPE_CHECKING:
     from workbench.models.base import NNsight
@@ -49,6 +50,7 @@ class Tracer(Scope):
         *,
         scan: bool,
         validate: bool,
+        kind: Literal["trace", "generate"] = "trace",
     ) -> None:
         self.model = model
         self.invoker: Invoker | None = None
@@ -60,7 +62,8 @@ class Tracer(Scope):
         self._invoker_args = invoker_args
         self._scan_now = scan or validate
         self._validate = validate
-        self._recorder = Recorder(model, Proxy)
+        self._kind: Literal["trace", "generate"] = kind
+        self._recorder = Recorder(model, Proxy, kind)
         self._shapes = Shapes(self._recorder)
         self._block = 0
         self._session = False
@@ -94,12 +97,12 @@ class Tracer(Scope):
         return self
 
     def _enter_session(self, around: Recorder) -> None:
-        if around.blocks[around.block].kind == "trace" or around.fake is None:
+        if around.blocks[around.block].kind not in ("session", "loop") or around.fake is None:
             raise NotTracingError("a trace is already open here; open the next one after it, or use tracer.invoke(...)")
         self._session = True
         self._recorder = around
         self._shapes = around.fake.__self__  # type: ignore[attr-defined]  # the session's
-        self._block = self._stack.enter_context(around.opened("trace", self.model))
+        self._block = self._stack.enter_context(around.opened(self._kind, self.model))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -142,7 +145,7 @@ class Tracer(Scope):
 
     def _run(self, plan: Plan) -> None:
         prepared = [invoker.inputs for invoker in self.invokers if invoker.inputs is not None]
-        passing = self.model._passing(prepared, self._kwargs)
+        passing = self.model._passing(prepared, self._kwargs, self._kind == "generate")
         if any(here.late for here in plan.blocks[0].sites.values()):
             self._refuse_late_writes(plan)
         execution = Execution(plan, self._recorder.bindings, self._log)
@@ -160,8 +163,22 @@ class Tracer(Scope):
 
     @property
     def result(self) -> Any:
-        """What the whole model returns, as a traced value."""
-        return self.model._root.output
+        """What the whole model returns, or the whole generation, as a traced value."""
+        return self.model._root.output if self._kind == "trace" else self.model._generated()
+
+    @property
+    def iter(self) -> StepsOf:
+        """Steps of a generation: `with tracer.iter[1:3]:` is recorded once, and run in steps 1 and 2.
+
+        Step 0 reads the whole prompt, each later step the token before it. What is appended to a list made outside
+        the block (`workbench.list()`) is all there after the block; what is saved inside is of the last step.
+        """
+        self._open("iter")
+        return StepsOf(self._recorder)
+
+    def all(self) -> Steps:
+        """A block that is run in every step of a generation: `with tracer.all():`."""
+        return self.iter[:]
 
     def invoke(self, *inputs: Any, **options: Any) -> Invoker:
         """One input of several that share this forward pass; sites inside its block are its own rows only.
@@ -217,10 +234,10 @@ class Tracer(Scope):
 
     # ---- shapes
 
-    def _scan_of(self, invoke: int) -> Scan:
+    def _scan_of(self, invoke: int, inside: Inside = NOWHERE) -> Scan:
         if not self.invokers:
             raise InputError("shapes are known only inside an invoke: give this trace an input")
-        scan = self.invokers[min(invoke, len(self.invokers) - 1)]._scan()
+        scan = self.invokers[min(invoke, len(self.invokers) - 1)]._scan(inside)
         if self._validate and not scan.known:
             warnings.warn(f"nothing can be validated: shapes are {scan.how}", UserWarning, stacklevel=4)
             self._validate = False

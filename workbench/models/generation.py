@@ -1,0 +1,105 @@
+"""Generation: a model's own `generate`, watched as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.engine.batching import Rows
+from workbench.models.tokens import padding
+
+
+class Generation:
+    """One call of `generate`.
+
+    `steps` is how many new tokens there will be at most, `times` how often each prompt's row is in the batch (beams,
+    several samples of one prompt), `returned` how many sequences each prompt gives.
+    """
+
+    def __init__(self, module: Any, tokenizer: Any, options: dict[str, Any]) -> None:
+        options = dict(options)
+        self._module = module
+        self._tokenizer = tokenizer
+        self._stream: Any = options.pop("stream", False)
+        self._seed: int | None = options.pop("seed", None)
+        self._options = options
+        if not options.keys() & {"max_new_tokens", "max_length", "generation_config"}:
+            options["max_new_tokens"] = 1
+        config = options.get("generation_config") or module.generation_config
+        self.steps: int = options.get("max_new_tokens") or getattr(config, "max_new_tokens", None) or 0
+        beams = options.get("num_beams") or getattr(config, "num_beams", None) or 1
+        self.returned: int = options.get("num_return_sequences") or getattr(config, "num_return_sequences", None) or 1
+        self.times = max(beams, self.returned)
+        ends = options.get("eos_token_id", getattr(config, "eos_token_id", None))
+        self._ends = torch.tensor([] if ends is None else ends, dtype=torch.long).reshape(-1)
+        self._done: Tensor | None = None
+        if getattr(config, "pad_token_id", None) is None and "pad_token_id" not in options:
+            options["pad_token_id"] = padding(tokenizer)
+
+    def run(self, inputs: dict[str, Any]) -> Any:
+        """Generate for these prompts."""
+        from transformers import StoppingCriteriaList
+
+        criteria = self._options.get("stopping_criteria") or []
+        watch = _Watch(self.steps, self._see, bar=not self._stream)
+        options = {**self._options, "stopping_criteria": StoppingCriteriaList([*criteria, watch])}
+        device = next(self._module.parameters()).device
+        self._ends = self._ends.to(device)
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices) if self._seed is not None else nullcontext(), watch:
+            if self._seed is not None:
+                torch.manual_seed(self._seed)
+            return self._module.generate(**inputs, **options)
+
+    def ended(self, rows: Rows) -> bool:
+        """Whether all of an invoke's rows have come to their end."""
+        return self.times == 1 and self._done is not None and bool(self._done[rows.start : rows.stop].all())
+
+    def trimmed(self, tokens: Tensor, rows: Rows) -> Tensor:
+        """An invoke's tokens up to the end of its longest text: alone, generation would have ended there."""
+        ends = torch.isin(tokens[:, rows.length :], self._ends).cummax(1).values.all(0)
+        return tokens[:, : rows.length + int((~ends).sum()) + 1]
+
+    def _see(self, tokens: Tensor) -> None:
+        """Look at what is written so far, after each step."""
+        last = torch.isin(tokens[:, -1], self._ends)
+        self._done = last if self._done is None else self._done | last
+        if self._stream:
+            self._shown(tokens[:, -1])
+
+    def _shown(self, tokens: Tensor) -> None:
+        texts = [self._tokenizer.decode([token]) for token in tokens.tolist()]
+        if callable(self._stream):
+            self._stream(texts)
+        else:
+            print(*texts, sep="\t", end="", flush=True)
+
+
+class _Watch:
+    """Asked after each step whether to stop, which it never wants: it sees how far generation is."""
+
+    def __init__(self, steps: int, see: Callable[[Tensor], None], bar: bool) -> None:
+        self._steps = steps
+        self._see = see
+        self._shown = bar
+        self._bar: Any = None
+
+    def __enter__(self) -> None:
+        from tqdm.auto import tqdm
+
+        if self._shown:
+            self._bar = tqdm(total=self._steps or None, desc="generating", unit="token", delay=1, leave=False)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        self._see(input_ids)
+        if self._bar is not None:
+            self._bar.update()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
