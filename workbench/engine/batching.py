@@ -7,12 +7,12 @@ A value without a batch axis is the same for all invokes: it is given to each, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from workbench.engine.axes import Axes, Known
-from workbench.engine.values import Where, map_placed, shape_text
+from workbench.engine.values import Untold, Where, map_placed, shape_text
 
 
 class Rows(NamedTuple):
@@ -122,26 +122,6 @@ def narrow(value: Any, rows: Rows, known: Known, note: Note | None = None) -> An
         return part
 
     return map_placed(cut, value)
-
-
-class Untold:
-    """In the place of a tensor that mixes the invokes; using it says why."""
-
-    def __init__(self, why: str) -> None:
-        object.__setattr__(self, "_why", why)
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise ValueError(object.__getattribute__(self, "_why"))
-
-    __getattr__ = __setattr__ = __getitem__ = __setitem__ = __len__ = __iter__ = __call__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __matmul__ = __neg__ = _refuse
-
-    @classmethod
-    def __torch_function__(cls, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> NoReturn:
-        next(each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Untold))._refuse()
-
-    def __repr__(self) -> str:
-        return f"<no value: {object.__getattribute__(self, '_why')}>"
 
 
 def _checked(tensor: Tensor, rows: Rows, axes: Axes | None, times: int) -> Axes:

@@ -68,6 +68,8 @@ def shadow(root: nn.Module, fake: Callable[[Tensor], Tensor], mode: Any, collaps
     for module in copied.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
+        # transformers marks a model on which it has installed the hooks that record hidden states
+        module.__dict__.pop("_output_capturing_hooks_installed", None)
     for module in copied.modules():
         if isinstance(module, LeftOut):
             module.__dict__["stands_for_it"] = copied.get_submodule(module.leader)
@@ -119,7 +121,8 @@ def _own(module: nn.Module) -> Iterator[Tensor]:
 
 @contextmanager
 def restored(root: nn.Module) -> Iterator[None]:
-    """Afterwards every module's attributes and buffers are the objects that they were."""
+    """Afterwards every module's attributes and buffers are the objects that they were, and no hook is new."""
+    hooks = {module: {*module._forward_hooks, *module._forward_pre_hooks} for module in root.modules()}
     kept: list[tuple[nn.Module, dict[str, Any], list[dict[str, Any]]]] = [
         (module, dict(module.__dict__), [dict(module._parameters), dict(module._buffers), dict(module._modules)])
         for module in root.modules()
@@ -127,6 +130,10 @@ def restored(root: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for module, before in hooks.items():
+            for table in (module._forward_hooks, module._forward_pre_hooks):
+                for key in [key for key in table if key >= 0 and key not in before]:  # ours, of other threads, are < 0
+                    del table[key]
         for module, attributes, tables in kept:
             module.__dict__.clear()
             module.__dict__.update(attributes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -75,13 +75,36 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The first tensor of a value, or None."""
+    """The first tensor of a value, or None; a `ValueError` where it cannot be told."""
+    if isinstance(value, Untold):
+        value.refuse()
     return next(tensors(value), None)
 
 
 def copied(value: Any) -> Any:
     """The value with tensors of its own, so that an edit reaches nothing else that holds them."""
     return map_tensors(torch.clone, value)
+
+
+class Untold:
+    """In the place of a tensor that mixes the invokes; using it says why."""
+
+    def __init__(self, why: str) -> None:
+        object.__setattr__(self, "_why", why)
+
+    def refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Say why."""
+        raise ValueError(object.__getattribute__(self, "_why"))
+
+    __getattr__ = __setattr__ = __getitem__ = __setitem__ = __len__ = __iter__ = __call__ = refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __matmul__ = __neg__ = refuse
+
+    @classmethod
+    def __torch_function__(cls, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> NoReturn:
+        next(each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Untold)).refuse()
+
+    def __repr__(self) -> str:
+        return f"<no value: {object.__getattribute__(self, '_why')}>"
 
 
 def shape_text(value: Any) -> str:

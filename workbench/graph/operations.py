@@ -82,7 +82,7 @@ def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def _first_input(inputs: tuple[tuple[Any, ...], Mapping[str, Any]]) -> torch.Tensor:
     for value in (*inputs[0], *inputs[1].values()):
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) or hasattr(type(value), "__torch_function__"):
             return value
     raise ValueError("this call has no tensor among its inputs; read .inputs for all of them")
 
