@@ -40,7 +40,11 @@ def plain(model: Any, prompt: list[list[int]], **options: Any) -> Any:
 def by_step(module: nn.Module, change: Callable[[int, Tensor], Any]) -> Iterator[None]:
     """A plain hook that is told how often the module was called before."""
     calls = iter(range(1000))
-    handle = module.register_forward_hook(lambda _, args, output: change(next(calls), output))
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        return change(next(calls), output)
+
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
