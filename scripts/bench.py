@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,14 +96,14 @@ def main() -> None:
     print(f"  wrapped, untraced / bare         {medians['wrapped'] / medians['bare']:.3f}   (at most 1.02)")
 
 
-def measure(functions: list[Callable[[], None]]) -> dict[str, float]:
+def measure(functions: list[Callable[[], Any]], rounds: int = ROUNDS, warm: int = WARM) -> dict[str, float]:
     """Each function's median seconds, all of them in turn in every round, so that a slow moment hits all alike."""
     times: dict[str, list[float]] = {function.__name__: [] for function in functions}
-    for number in range(WARM + ROUNDS):
+    for number in range(warm + rounds):
         for function in functions:
             start = time.perf_counter()
             function()
-            if number >= WARM:
+            if number >= warm:
                 times[function.__name__].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 

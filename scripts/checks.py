@@ -41,7 +41,11 @@ OF = {
     "check": QUICK,
     "test": (*QUICK, *SLOW),
     "format": (python("ruff, rules", "ruff", "check", "--fix", "."), python("ruff, format", "ruff", "format", ".")),
-    "bench": (python("bench", "scripts.bench", live=True), python("engine bench", "scripts.bench_engine", live=True)),
+    "bench": (
+        python("bench", "scripts.bench", live=True),
+        python("engine bench", "scripts.bench_engine", live=True),
+        python("language bench", "scripts.bench_language", live=True),
+    ),
     "types": (Check("types", ("npm", "run", "types")),),
     "picture": (python("picture", "pytest", "tests/browser/test_make_lab.py", live=True, WORKBENCH_PICTURE="1"),),
 }
