@@ -42,6 +42,10 @@ class SourceError(TypeError, WorkbenchError):
     """A forward whose inside was asked for cannot be opened."""
 
 
+class WireError(ValueError, WorkbenchError):
+    """Something cannot be kept in a file or sent, or what was read is not allowed."""
+
+
 class NeverReachedWarning(UserWarning):
     """An intervention did nothing, since its site was never reached."""
 

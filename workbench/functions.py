@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from workbench.graph.operations import Operation, of
+from workbench.graph.operations import Operation, of, register
 from workbench.recorder import require
 
 
@@ -48,7 +48,7 @@ def _given(fn: Callable[..., Any]) -> Operation:
 
 
 def _constructor(kind: builtins.type) -> Callable[..., Any]:
-    operation = Operation(kind.__name__, kind)
+    operation = register(Operation(kind.__name__, kind))
 
     def make(*args: Any, **kwargs: Any) -> Any:
         return require(f"{kind.__name__}(...)").add(operation, args, kwargs)

@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.engine.values import first_tensor, shape_text
 from workbench.envoy import Envoy
 from workbench.errors import InputError
-from workbench.graph.operations import Operation
+from workbench.graph.operations import Operation, register
 from workbench.proxy import Proxy
 from workbench.recorder import require
 
@@ -73,7 +73,7 @@ def _first(value: Any) -> Tensor:
     return found
 
 
-_FIRST = Operation("first_tensor", _first, views=True)
+_FIRST = register(Operation("first_tensor", _first, views=True))
 
 
 def _index(positions: Positions) -> Any:

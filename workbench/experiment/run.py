@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.errors import NotSetError
 from workbench.experiment.kinds import Experiment, Save
 from workbench.experiment.to_python import write
-from workbench.graph.operations import Operation
+from workbench.graph.operations import Operation, register
 from workbench.models.base import NNsight
 from workbench.recorder import require
 from workbench.tracing.tracer import SHOW_LOG
@@ -99,7 +99,7 @@ def next_logits(output: Any) -> Tensor | None:
     return logits[0, -1].clone() if isinstance(logits, Tensor) and logits.ndim == 3 else None
 
 
-_NEXT_LOGITS = Operation("next_logits", next_logits)
+_NEXT_LOGITS = register(Operation("next_logits", next_logits))
 
 
 def _compiled(text: str, name: str) -> Any:

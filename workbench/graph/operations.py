@@ -40,6 +40,26 @@ class Operation:
 
 
 _interned: dict[Any, Operation] = {}
+_registered: dict[str, Operation] = {}
+
+FACTORIES = tuple(
+    """arange bernoulli empty empty_strided eye full linspace logspace multinomial normal ones rand randint randn
+    randperm tensor zeros""".split()
+)
+"""torch's functions that make tensors from nothing."""
+
+
+def register(operation: Operation) -> Operation:
+    """Let an operation of our own stand in a file, by its name."""
+    if _registered.setdefault(operation.name, operation) is not operation:
+        raise ValueError(f"two operations are called {operation.name}")
+    return operation
+
+
+def registered() -> dict[str, Operation]:
+    """Operations of our own, by name: those of this room, and those that others have registered."""
+    own = [value for value in globals().values() if isinstance(value, Operation)]
+    return {each.name: each for each in (*own, *OPERATORS.values(), *_registered.values())}
 
 
 def of(fn: Callable[..., Any]) -> Operation:
@@ -140,7 +160,7 @@ STOP = Operation("stop", _marker)
 LOG = Operation("log", _marker)
 MODULE = Operation("module", _marker)
 """A module called on values of the trace: (path, *args); `HOOKED` also lets its inside be read."""
-HOOKED = Operation("module", _marker)
+HOOKED = Operation("hooked module", _marker)
 WEIGHT = Operation("weight", _marker)
 """A parameter or buffer of the model: (path, name)."""
 GRAD = Operation("grad", _marker)

@@ -36,11 +36,13 @@ def caller(depth: int = 1) -> Line:
 def where(line: Line) -> str:
     """The line as a person names it: `cell line 4`, `train.py line 12`."""
     file, number = line
+    if not number:  # a graph from elsewhere holds the line's text
+        return file
     in_cell = "ipykernel_" in file or file.startswith("<ipython-input")
     return f"cell line {number}" if in_cell else f"{os.path.basename(file)} line {number}"
 
 
 def text(line: Line) -> str:
     """`cell line 4: x = model.layer1.output[:, 10]`, without the source when it cannot be read."""
-    source = linecache.getline(*line).strip()
+    source = linecache.getline(*line).strip() if line[1] else ""
     return f"{where(line)}: {source}" if source else where(line)

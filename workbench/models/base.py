@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from threading import RLock
 from typing import Any, Self
 
@@ -19,7 +20,8 @@ from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
 from workbench.recorder import not_recording
 from workbench.site import Site
-from workbench.tracing.editor import Edit, Editor
+from workbench.tracing import edits
+from workbench.tracing.editor import Editor
 from workbench.tracing.session import Session
 from workbench.tracing.tracer import ScanContext, Tracer
 
@@ -49,7 +51,7 @@ class NNsight(Envoy):
         torch.Size([1, 10])
     """
 
-    _edits: tuple[Edit, ...]
+    _edits: tuple[edits.Edit, ...]
 
     def __init__(self, module: nn.Module, rename: Mapping[str, str] | None = None) -> None:
         if not isinstance(module, nn.Module):
@@ -139,6 +141,49 @@ class NNsight(Envoy):
     def clear_edits(self) -> None:
         """Take back all edits of this model."""
         self.__dict__["_edits"] = ()
+
+    def save_edits(self, path: str | Path) -> None:
+        """Keep this model's edits in a file: no code and no pickle, only names of operations, and tensors.
+
+        Args:
+            path: the file, by custom `….safetensors`.
+
+        Raises:
+            InputError: the model has no edits.
+            WireError: an edit uses something that no file can hold, such as a function of your own.
+
+        Example:
+            >>> import tempfile, torch, workbench as wb
+            >>> model = wb.NNsight(torch.nn.Identity())
+            >>> with model.edit() as edited:
+            ...     model.output = model.output * 2
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     edited.save_edits(f"{folder}/doubled.safetensors")
+            ...     again = model.load_edits(f"{folder}/doubled.safetensors")
+            >>> again.trace(torch.ones(2), trace=False)
+            tensor([2., 2.])
+        """
+        if not self._edits:
+            raise InputError("this model has no edits to save; write some in `with model.edit() as edited:`")
+        edits.write(self._edits, Path(path))
+
+    def load_edits(self, path: str | Path, inplace: bool = False) -> Self:
+        """The model with the edits of a file, after its own.
+
+        Args:
+            path: what `save_edits` wrote.
+            inplace: edit this model itself; else it stays as it is, and the edited one shares its modules.
+
+        Raises:
+            WireError: the file holds no edits, or what is not allowed.
+            PathError: it edits a module that this model does not have.
+        """
+        found = edits.read(Path(path))
+        for site in {site for edit in found for site in edit.sites}:
+            self._root.find(site.path)
+        edited = self if inplace else self._view()
+        edited.__dict__["_edits"] += tuple(found)
+        return edited
 
     def _view(self) -> Self:
         """The same model under another name, to have edits of its own."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.engine.values import map_tensors
 from workbench.errors import NotSetError
-from workbench.graph.operations import Operation
+from workbench.graph.operations import Operation, register
 from workbench.proxy import Proxy
 
 
@@ -75,4 +75,4 @@ def _kept(value: Any, device: Any, dtype: torch.dtype | None, detach: bool) -> A
     return map_tensors(keep, value)
 
 
-KEEP = Operation("keep", _kept, views=True)
+KEEP = register(Operation("keep", _kept, views=True))

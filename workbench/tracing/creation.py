@@ -17,11 +17,7 @@ from workbench.graph import operations as ops
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT
 
-FACTORIES = frozenset(
-    getattr(torch, name)
-    for name in """arange empty empty_strided eye full linspace logspace normal ones rand randint randn randperm tensor
-    zeros bernoulli multinomial""".split()
-)
+FACTORIES = frozenset(getattr(torch, name) for name in ops.FACTORIES)
 
 
 class Creation(TorchFunctionMode):

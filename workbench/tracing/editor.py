@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from workbench.engine.plan import plan
 from workbench.errors import NotTracingError
-from workbench.graph.graph import Graph
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.creation import Creation
+from workbench.tracing.edits import Edit
 
 if TYPE_CHECKING:
     from workbench.models.base import NNsight
-
-
-class Edit(NamedTuple):
-    """What one `with model.edit():` wrote, and the values it names."""
-
-    graph: Graph
-    bindings: dict[str, Any]
 
 
 class Editor:
