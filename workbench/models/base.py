@@ -71,6 +71,7 @@ class NNsight(Envoy):
         trace: bool = True,
         scan: bool = False,
         validate: bool = False,
+        batch_size: int | None = None,
         invoker_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -81,14 +82,19 @@ class NNsight(Envoy):
             trace: False runs at once and returns the model's output.
             scan: find every site's shape on entering, rather than when the first shape is asked for.
             validate: run each statement on fake values as it is written, so that an error points at its line.
+            batch_size: rows of the input that are run at once; what is saved is joined. Half as many where memory runs
+                out.
             invoker_args: arguments for preparing the input, such as `max_length`.
             kwargs: further arguments of the model's forward.
         """
         if not trace:
-            with Tracer(self, inputs, kwargs, dict(invoker_args or {}), scan=scan, validate=validate):
+            with self.trace(
+                *inputs, scan=scan, validate=validate, batch_size=batch_size, invoker_args=invoker_args, **kwargs
+            ):
                 result = self._root.output.save()
             return result.value
-        return Tracer(self, inputs, kwargs, dict(invoker_args or {}), scan=scan, validate=validate)
+        options = dict(invoker_args or {})
+        return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, batch_size=batch_size)
 
     def scan(self, *inputs: Any, **kwargs: Any) -> ScanContext:
         """A context that knows shapes and runs nothing real: `with model.scan(x): width = model.h.output.shape[-1]`."""

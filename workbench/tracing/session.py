@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import Token
 from types import TracebackType
@@ -114,7 +115,12 @@ class Session(Looping):
     def _run(self) -> None:
         self.graph = self._recorder.freeze()
         execution = Execution(plan(self.graph), self._recorder.bindings, self._log)
-        finish(self._recorder, execution, execution.run_session)
+
+        def run() -> Execution:
+            execution.run_session()
+            return execution
+
+        finish(self._recorder, run)
 
     def _log(self, line: str) -> None:
         self.logs.append(line)
@@ -150,10 +156,10 @@ class Iterator(Looping):
         self._items = None
 
 
-def finish(recorder: Recorder, execution: Execution, run: Any) -> None:
+def finish(recorder: Recorder, run: Callable[[], Execution]) -> None:
     """Run, and hand out what was kept; say what was written and did nothing."""
     try:
-        run()
+        execution = run()
     except BaseException as error:
         reason = f"the run ended in {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         recorder.finish({}, lambda id: reason)

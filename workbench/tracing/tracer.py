@@ -28,6 +28,7 @@ from workbench.tracing.invoker import Invoker
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.session import finish
 from workbench.tracing.shapes import Shapes
+from workbench.tracing.split import run_split
 from workbench.tracing.steps import Steps, StepsOf
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Tracer(Scope):
         *,
         scan: bool,
         validate: bool,
+        batch_size: int | None = None,
         kind: Literal["trace", "generate"] = "trace",
     ) -> None:
         self.model = model
@@ -60,6 +62,7 @@ class Tracer(Scope):
         self._inputs = inputs
         self._kwargs = kwargs
         self._invoker_args = invoker_args
+        self._batch_size = batch_size
         self._scan_now = scan or validate
         self._validate = validate
         self._kind: Literal["trace", "generate"] = kind
@@ -131,6 +134,11 @@ class Tracer(Scope):
                 self._recorder.finish({}, lambda id: reason)
 
     def _finish(self) -> None:
+        if self._batch_size is not None and (self._batch_size < 1 or self._session or not self._inputs):
+            raise InputError(
+                f"batch_size= splits the prompts of one trace, model.trace(prompts, batch_size=8), at least one at a "
+                f"time; it goes with no session and no tracer.invoke ({text(self._line)})"
+            )
         if not self.invokers:
             raise InputError(
                 f"this trace was given no input ({text(self._line)}); "
@@ -145,11 +153,25 @@ class Tracer(Scope):
 
     def _run(self, plan: Plan) -> None:
         prepared = [invoker.inputs for invoker in self.invokers if invoker.inputs is not None]
-        passing = self.model._passing(prepared, self._kwargs, self._kind == "generate")
         if any(here.late for here in plan.blocks[0].sites.values()):
             self._refuse_late_writes(plan)
-        execution = Execution(plan, self._recorder.bindings, self._log)
-        finish(self._recorder, execution, lambda: execution.run_pass(passing))
+        bindings = self._recorder.bindings
+
+        def execute(inputs: list[Any]) -> Execution:
+            passing = self.model._passing(inputs, self._kwargs, self._kind == "generate")
+            execution = Execution(plan, bindings, self._log)
+            execution.run_pass(passing)
+            return execution
+
+        size = self._batch_size
+        if size is None:
+            finish(self._recorder, lambda: execute(prepared))
+            return
+        whole, graph = prepared[0], plan.graph
+        finish(
+            self._recorder,
+            lambda: run_split(self.model, graph, bindings, whole, self._kwargs, size, lambda part: execute([part])),
+        )
 
     def _refuse_late_writes(self, plan: Plan) -> None:
         found = late_writes(self._scan_of(0), plan, plan.blocks[0])
