@@ -20,7 +20,7 @@ from workbench.errors import InputError
 from workbench.models import demo as demos
 from workbench.models.base import NNsight, Prepared
 from workbench.models.generation import Generation
-from workbench.models.tokens import encode, padding, pieces, positions_of, widened
+from workbench.models.tokens import encode, in_vocabulary, padding, pieces, positions_of, widened
 from workbench.site import Site
 from workbench.tracing.tracer import Tracer
 
@@ -92,9 +92,14 @@ class LanguageModel(NNsight):
         return self._module
 
     def _prepare(self, *inputs: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if not inputs and any(isinstance(value, Tensor) for value in options.values()):
+            return (), options  # inputs by name: input_ids=, pixel_values=
         if len(inputs) != 1:
             raise InputError(f"a language model takes one prompt (or one list of prompts), not {len(inputs)} arguments")
         encoded = encode(self.tokenizer, inputs[0], **options)
+        size = getattr(getattr(self._module, "config", None), "vocab_size", None)
+        if size and _length(encoded):
+            in_vocabulary(encoded["input_ids"], size)
         if not self._takes_positions:
             encoded.pop("position_ids", None)
         elif _length(encoded) and encoded["input_ids"].shape[0] > 1:

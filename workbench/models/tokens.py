@@ -17,7 +17,8 @@ def encode(tokenizer: Any, prompt: Any, **options: Any) -> dict[str, Any]:
     Args:
         tokenizer: a transformers tokenizer.
         prompt: a string, a list of strings, token ids (list, list of lists, or tensor `(position,)` or
-            `(batch, position)`), or what a tokenizer returned.
+            `(batch, position)`), chat messages (`[{"role": "user", "content": "…"}]`, or a list of such lists), or what
+            a tokenizer returned.
         options: for the tokenizer, such as `max_length=` and `truncation=`.
 
     Returns:
@@ -28,28 +29,80 @@ def encode(tokenizer: Any, prompt: Any, **options: Any) -> dict[str, Any]:
         InputError: an empty prompt, or something that is no prompt.
     """
     if isinstance(prompt, Mapping):
-        return {name: _rows(value) if name == "input_ids" else value for name, value in prompt.items()}
+        return _tokenized(tokenizer, prompt)
     if isinstance(prompt, str):
         prompt = [prompt]
+    elif _is_chat(prompt):
+        return _padded(tokenizer, _chats(tokenizer, [prompt], options))
+    elif isinstance(prompt, (list, tuple)) and prompt and all(map(_is_chat, prompt)):
+        return _padded(tokenizer, _chats(tokenizer, prompt, options))
     if isinstance(prompt, Tensor):
         ids = _rows(prompt)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if not isinstance(prompt, (list, tuple)) or not prompt:
-        raise InputError(f"a prompt is a string, a list of strings, or token ids; this is {_words(prompt)}")
+        raise InputError(_no_prompt(prompt))
     if all(isinstance(item, str) for item in prompt):
-        if tokenizer is None:
-            raise InputError("this model has no tokenizer, so it takes token ids; give it one with tokenizer=")
+        _need(tokenizer)
         rows = [list(ids) for ids in tokenizer(list(prompt), **options)["input_ids"]]
         for text, ids in zip(prompt, rows, strict=True):
             if not ids:
                 raise InputError(f"the prompt {text!r} has no tokens; write at least one")
-    elif all(isinstance(item, int) for item in prompt):
+    elif all(_is_id(item) for item in prompt):
         rows = [list(prompt)]
-    elif all(isinstance(item, (list, tuple)) and item for item in prompt):
+    elif all(isinstance(item, (list, tuple)) and item and all(map(_is_id, item)) for item in prompt):
         rows = [list(item) for item in prompt]
     else:
-        raise InputError(f"a prompt is a string, a list of strings, or token ids; this is {_words(prompt)}")
+        raise InputError(_no_prompt(prompt))
     return _padded(tokenizer, rows)
+
+
+def _tokenized(tokenizer: Any, prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tokenizer returned, as tensors."""
+    rows = prompt.get("input_ids")
+    if isinstance(rows, (list, tuple)) and len({len(row) for row in rows if isinstance(row, (list, tuple))}) > 1:
+        return _padded(tokenizer, [list(row) for row in rows])
+    return {
+        name: _rows(value) if isinstance(value, (list, tuple)) or name == "input_ids" else value
+        for name, value in prompt.items()
+    }
+
+
+def _is_id(item: Any) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool)
+
+
+def _is_chat(prompt: Any) -> bool:
+    messages = prompt if isinstance(prompt, (list, tuple)) else ()
+    return bool(messages) and all(isinstance(each, Mapping) and {"role", "content"} <= each.keys() for each in messages)
+
+
+def _chats(tokenizer: Any, chats: Any, options: dict[str, Any]) -> list[list[int]]:
+    """Each conversation's tokens, up to where the model is to answer."""
+    _need(tokenizer)
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            "these are chat messages, and this model's tokenizer has no chat template: give the text itself, or set "
+            "model.tokenizer.chat_template"
+        )
+    settings = {"add_generation_prompt": True, **options}
+    texts = [tokenizer.apply_chat_template(list(chat), tokenize=False, **settings) for chat in chats]
+    # The template has written the special tokens.
+    return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _need(tokenizer: Any) -> None:
+    if tokenizer is None:
+        raise InputError("this model has no tokenizer, so it takes token ids; give it one with tokenizer=")
+
+
+def in_vocabulary(ids: Tensor, size: int) -> None:
+    """Raises `InputError` for a token that the model does not know."""
+    wrong = ids[(ids < 0) | (ids >= size)]
+    if wrong.numel():
+        raise InputError(
+            f"the token {int(wrong[0])} is not in this model's vocabulary, 0 to {size - 1}; is the tokenizer another "
+            "model's?"
+        )
 
 
 def _padded(tokenizer: Any, rows: list[list[int]]) -> dict[str, Any]:
@@ -100,8 +153,12 @@ def _rows(ids: Any) -> Tensor:
     return tensor
 
 
-def _words(prompt: Any) -> str:
-    return "empty" if prompt in ([], ()) else f"a {type(prompt).__name__}"
+def _no_prompt(prompt: Any) -> str:
+    what = "empty" if isinstance(prompt, (list, tuple)) and not prompt else f"a {type(prompt).__name__}"
+    if isinstance(prompt, (list, tuple)) and prompt:
+        kinds = ", ".join(dict.fromkeys(type(item).__name__ for item in prompt))
+        what += f" of {kinds}"
+    return f"a prompt is a string, a list of strings, token ids, or chat messages; this is {what}"
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:

@@ -31,7 +31,7 @@ class Invoker:
 
     def _open(self) -> None:
         tracer = self._tracer
-        if not self._given:
+        if not self._given and not self._options:
             raise InputError("an invoke needs an input: tracer.invoke(input)")
         if not _traced((self._given, self._options)):
             with not_recording():
@@ -58,7 +58,7 @@ class Invoker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._creation.__exit__(kind, error, trace)
-        if self._tracer.invoker is self and not self._tracer._inputs:
+        if self._tracer.invoker is self and not self._tracer._single:
             self._tracer.invoker = None
 
     def _scan(self, inside: Inside = NOWHERE) -> Scan:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
+from torch import Tensor
 
 from workbench.engine.execution import Execution
 from workbench.engine.fakes import late_writes
@@ -60,6 +61,7 @@ class Tracer(Scope):
         self.logs: list[str] = []
         self.graph: Graph | None = None
         self._inputs = inputs
+        self._single = bool(inputs)
         self._kwargs = kwargs
         self._invoker_args = invoker_args
         self._batch_size = batch_size
@@ -89,7 +91,10 @@ class Tracer(Scope):
             self._token = CURRENT.set(self._recorder)
             self._recorder.fake = self._shapes.fake
         self._shapes.register(self._block, self._scan_of)
-        if self._inputs:
+        if not self._inputs and any(isinstance(value, Tensor) for value in self._kwargs.values()):
+            self._invoker_args, self._kwargs = {**self._kwargs, **self._invoker_args}, {}  # inputs by name
+            self._single = True
+        if self._single:
             try:
                 Invoker(self, self._inputs, self._invoker_args).__enter__()
             except BaseException:
@@ -134,7 +139,7 @@ class Tracer(Scope):
                 self._recorder.finish({}, lambda id: reason)
 
     def _finish(self) -> None:
-        if self._batch_size is not None and (self._batch_size < 1 or self._session or not self._inputs):
+        if self._batch_size is not None and (self._batch_size < 1 or self._session or not self._single):
             raise InputError(
                 f"batch_size= splits the prompts of one trace, model.trace(prompts, batch_size=8), at least one at a "
                 f"time; it goes with no session and no tracer.invoke ({text(self._line)})"
@@ -209,7 +214,7 @@ class Tracer(Scope):
             inputs: as for `model.trace`.
             options: for preparing the input, such as `max_length`.
         """
-        if self._inputs:
+        if self._single:
             raise InputError(
                 "this trace was given an input already; for several, write `with model.trace() as tracer:` and "
                 "give each one by tracer.invoke(...)"

@@ -1,0 +1,130 @@
+"""What a language model is fed: every form in which a person writes a prompt, and what is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import BatchEncoding
+
+import workbench as wb
+from tests.families import family
+from workbench.errors import InputError
+
+TEXT = "The Eiffel Tower is in the city of"
+CHAT = [{"role": "user", "content": "The Eiffel Tower"}, {"role": "assistant", "content": " is"}]
+TEMPLATE = (
+    "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %} in the city of{% endif %}"
+)
+
+
+@pytest.fixture
+def model() -> Any:
+    return wb.demo("gpt2")
+
+
+def ids(model: Any, text: Any) -> Any:
+    return model.tokenizer(text)["input_ids"]
+
+
+def fed(model: Any, *inputs: Any, **options: Any) -> Any:
+    with model.trace(*inputs, **options) as tracer:
+        logits = model.lm_head.output.save()
+        given = tracer.invoker.inputs[1]
+    return logits.value, given
+
+
+def test_every_form_is_the_same_prompt(model: Any) -> None:
+    tokens = ids(model, TEXT)
+    model._ready()
+    with torch.no_grad():
+        plain = model.module(input_ids=torch.tensor([tokens])).logits
+    forms = [TEXT, [TEXT], tokens, [tokens], torch.tensor(tokens), torch.tensor([tokens]), (TEXT,)]
+    forms += [
+        model.tokenizer(TEXT),
+        model.tokenizer([TEXT]),
+        model.tokenizer(TEXT, return_tensors="pt"),
+        {"input_ids": [tokens]},
+    ]
+    for form in forms:
+        logits, given = fed(model, form)
+        assert torch.equal(logits, plain), form
+        assert given["input_ids"].tolist() == [tokens]
+    assert torch.equal(fed(model, input_ids=torch.tensor([tokens]))[0], plain)
+    assert isinstance(model.tokenizer(TEXT), BatchEncoding)
+
+
+def test_settings_of_the_tokenizer(model: Any) -> None:
+    tokens = ids(model, TEXT)
+    logits, given = fed(model, TEXT, invoker_args={"max_length": 3, "truncation": True})
+    assert given["input_ids"].tolist() == [tokens[:3]]
+    with model.trace() as tracer, tracer.invoke(TEXT, max_length=3, truncation=True) as invoker:
+        again = model.lm_head.output.save()
+    assert invoker.inputs[1]["input_ids"].tolist() == [tokens[:3]]
+    assert torch.equal(again.value, logits)
+
+
+def test_prompts_of_unequal_length_in_a_list(model: Any) -> None:
+    short = "The Colosseum"
+    logits, given = fed(model, [TEXT, short])
+    assert given["attention_mask"].sum(1).tolist() == [len(ids(model, TEXT)), len(ids(model, short))]
+    for row, text in enumerate((TEXT, short)):
+        with torch.no_grad():
+            plain = model.module(input_ids=torch.tensor([ids(model, text)])).logits
+        torch.testing.assert_close(logits[row, -plain.shape[1] :], plain[0], rtol=1e-4, atol=1e-4)
+
+
+def test_chats(model: Any) -> None:
+    with pytest.raises(InputError, match="no chat template: give the text itself, or set"):
+        fed(model, CHAT)
+    model.tokenizer.chat_template = TEMPLATE
+    _, given = fed(model, CHAT)
+    assert given["input_ids"].tolist() == [ids(model, TEXT)]
+    _, given = fed(model, [CHAT, CHAT[:1]])
+    assert given["input_ids"][0].tolist() == ids(model, TEXT)
+    assert given["attention_mask"][1].sum() == len(ids(model, "The Eiffel Tower in the city of"))
+    _, given = fed(model, CHAT, invoker_args={"add_generation_prompt": False})
+    assert given["input_ids"].tolist() == [ids(model, "The Eiffel Tower is")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("", "the prompt '' has no tokens; write at least one"),
+        (["a", ""], "the prompt '' has no tokens"),
+        ([], "this is empty"),
+        ([[]], "this is a list of list"),
+        (3.5, "this is a float"),
+        (None, "this is a NoneType"),
+        ([1.5, 2.5], "this is a list of float"),
+        (["a", 3], "this is a list of str, int"),
+        ([True, False], "this is a list of bool"),
+        ([[1, 2], ["a"]], "this is a list of list"),
+        ([5, 99999], "the token 99999 is not in this model's vocabulary, 0 to 969"),
+        ([-1], "the token -1 is not in this model's vocabulary"),
+        (torch.tensor([0.5]), r"token ids are whole numbers of shape \(batch, position\)"),
+        (torch.zeros(1, 2, 3, dtype=torch.long), r"these have \(1, 2, 3\)"),
+    ],
+)
+def test_what_is_no_prompt(model: Any, prompt: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        fed(model, prompt)
+    assert fed(model, TEXT)[0].shape[1] == 8  # nothing is left open
+
+
+def test_ids_without_a_tokenizer() -> None:
+    model: Any = wb.LanguageModel(family("gpt2")[0])
+    assert fed(model, [5, 9, 14])[0].shape == (1, 3, 60)
+    for prompt in ("text", CHAT):
+        with pytest.raises(InputError, match="no tokenizer, so it takes token ids; give it one with tokenizer="):
+            fed(model, prompt)
+
+
+def test_inputs_by_name() -> None:
+    module, images = family("vit")
+    model: Any = wb.NNsight(module)
+    with model.trace(**images):
+        logits = model.output.logits.save()
+    with torch.no_grad():
+        assert torch.equal(logits.value, module(**images).logits)
