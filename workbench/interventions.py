@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import Tensor
-
-from workbench.engine.values import first_tensor, shape_text
 from workbench.envoy import Envoy
 from workbench.errors import InputError
-from workbench.graph.operations import Operation, register
+from workbench.models.naming import FIRST
 from workbench.proxy import Proxy
 from workbench.recorder import require
 
@@ -63,17 +60,7 @@ def tensor_of(at: Envoy | Proxy) -> Any:
             f"an intervention is made at a module or a value of it, such as model.h[0] or model.h[0].input; "
             f"this is a {type(at).__name__}"
         )
-    return require("an intervention").add(_FIRST, (at,))
-
-
-def _first(value: Any) -> Tensor:
-    found = first_tensor(value)
-    if found is None:
-        raise ValueError(f"there is no tensor here to change, only {shape_text(value)}; choose another module")
-    return found
-
-
-_FIRST = register(Operation("first_tensor", _first, views=True))
+    return require("an intervention").add(FIRST, (at,))
 
 
 def _index(positions: Positions) -> Any:

@@ -20,6 +20,7 @@ from workbench.errors import InputError
 from workbench.models import demo as demos
 from workbench.models.base import NNsight, Prepared
 from workbench.models.generation import Generation
+from workbench.models.naming import STANDARD, standard
 from workbench.models.tokens import encode, in_vocabulary, padding, pieces, positions_of, widened
 from workbench.site import Site
 from workbench.tracing.tracer import Tracer
@@ -72,7 +73,9 @@ class LanguageModel(NNsight):
             if tokenizer is None:
                 tokenizer = _open_tokenizer(own["_source"], kwargs)
         own["tokenizer"] = tokenizer
-        own["_takes_positions"] = "position_ids" in inspect.signature(module.forward).parameters
+        takes = inspect.signature(module.forward).parameters
+        own["_takes_positions"] = "position_ids" in takes
+        own["_takes_mask"] = "attention_mask" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
         super().__init__(module, rename)
         self._give_generator()
         if dispatch:
@@ -105,7 +108,28 @@ class LanguageModel(NNsight):
         elif _length(encoded) and encoded["input_ids"].shape[0] > 1:
             # Each row has positions of its own, as in a larger batch, so that an edit of one row's stays its own.
             encoded.setdefault("position_ids", positions_of(_mask(encoded)))
-        return (), encoded
+        return (), self._masked(encoded)
+
+    def _masked(self, encoded: dict[str, Any]) -> dict[str, Any]:
+        """Without an attention mask where the model takes none."""
+        if not self._takes_mask and "attention_mask" in encoded:
+            if not encoded["attention_mask"].all():
+                raise InputError(
+                    f"{type(self._module).__name__}.forward takes no attention_mask, so prompts of unequal length "
+                    "cannot share a pass: run each length in a trace of its own"
+                )
+            del encoded["attention_mask"]
+        return encoded
+
+    # ---- standard names
+
+    def __getattr__(self, name: str) -> Any:
+        if name in STANDARD and "_module" in self.__dict__ and not hasattr(self.__dict__["_module"], name):
+            return standard(self._root, name)
+        return super().__getattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *STANDARD})
 
     # ---- several prompts in one pass
 
@@ -125,7 +149,7 @@ class LanguageModel(NNsight):
             named = {**kwargs, "attention_mask": mask}
             if self._takes_positions:
                 named.setdefault("position_ids", positions_of(mask))
-            joined.append((args, widened(named, width, pad, left)))
+            joined.append((args, self._masked(widened(named, width, pad, left))))
         return super()._batch(joined)
 
     def _rows(self, prepared: Prepared) -> list[Rows] | None:
