@@ -13,14 +13,22 @@ from workbench.models.base import NNsight
 
 if TYPE_CHECKING:
     from workbench.jupyter.history import runs
+    from workbench.lens import attention_patterns, direct_logit_attribution, logit_lens, top_tokens
     from workbench.models.language import LanguageModel, demo
 
-__all__ = ["Envoy", "LanguageModel", "NNsight", "ablate", "apply", "demo", "errors", "runs"]
+__all__ = [
+    "Envoy", "LanguageModel", "NNsight", "ablate", "apply", "attention_patterns", "demo", "direct_logit_attribution",
+    "errors", "logit_lens", "runs", "top_tokens",
+]  # fmt: skip
 
 _LATER = {
     "LanguageModel": "workbench.models.language",
     "demo": "workbench.models.language",
     "runs": "workbench.jupyter.history",
+    "logit_lens": "workbench.lens",
+    "attention_patterns": "workbench.lens",
+    "direct_logit_attribution": "workbench.lens",
+    "top_tokens": "workbench.lens",
 } | dict.fromkeys(
     # Python's own types, traced. They are not names of this module, so that in here `list` is still Python's.
     "bool bytes int float str complex bytearray tuple list set dict".split(),
