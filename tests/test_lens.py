@@ -139,8 +139,8 @@ def test_answers_as_text() -> None:
     assert repr(found).startswith("logit of ' Paris': ")
     both: Any = wb.direct_logit_attribution(model, FACT, " Paris", " Rome")
     assert repr(both).startswith("logit of ' Paris' − ' Rome': ")
-    colours = both.plot().data[0].marker
-    assert colours.cmin == -colours.cmax
+    bars = both.plot().data[0]
+    assert len({(value >= 0, colour) for value, colour in zip(bars.y, bars.marker.color, strict=True)}) == 2
     assert both.to_dataframe()["contribution"].sum() == pytest.approx(both.total, abs=1e-3)
     with pytest.raises(InputError, match="' Paris Rome' is 2 tokens"):
         wb.direct_logit_attribution(model, FACT, " Paris Rome")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from workbench.models.language import LanguageModel
 
-DIVERGING = "RdBu"
-"""Colours of signed numbers, white at zero, told apart by colour-blind eyes too."""
+POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
+"""Colours of signed numbers, told apart by colour-blind eyes too."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,14 @@ class Patterns:
             figure.add_trace(heat, row=head // columns + 1, col=head % columns + 1)
         figure.update_yaxes(autorange="reversed", showticklabels=False)
         figure.update_xaxes(showticklabels=False)
+        for number in range(1, len(heads) + 1):  # squares
+            at = "" if number == 1 else str(number)
+            figure.layout[f"yaxis{at}"].update(scaleanchor=f"x{at}", constrain="domain")
+            figure.layout[f"xaxis{at}"].constrain = "domain"
         figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1})
-        return _styled(figure, f"attention of {self.layers[layer]}", "", "")
+        return _styled(figure, f"attention of {self.layers[layer]}", "", "").update_layout(
+            margin_t=80, height=230 * rows + 110
+        )
 
     def __repr__(self) -> str:
         layers, heads = self.patterns.shape[:2]
@@ -167,8 +173,7 @@ class Attribution:
         import plotly.graph_objects as go
 
         values = self.contributions.tolist()
-        limit = max(map(abs, values), default=1.0) or 1.0
-        marker = {"color": values, "colorscale": DIVERGING, "cmin": -limit, "cmax": limit}
+        marker = {"color": [POSITIVE if value >= 0 else NEGATIVE for value in values]}
         return _styled(go.Figure(go.Bar(x=self.labels, y=values, marker=marker)), self._title, "part", "logit")
 
     @property
