@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,16 +15,15 @@ from workbench.engine.execution import Passing
 from workbench.engine.values import map_tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
-from workbench.models import demo as demos
 from workbench.models.base import NNsight, Prepared
 from workbench.models.generation import Generation
 from workbench.models.naming import STANDARD, standard
+from workbench.models.opening import DEMO, Opening
 from workbench.models.tokens import encode, in_vocabulary, padding, pieces, positions_of, widened
 from workbench.site import Site
 from workbench.tracing.tracer import Tracer
 
 GENERATOR = "generator"
-_DEMO = "workbench/demo-"
 
 
 class LanguageModel(NNsight):
@@ -36,11 +33,13 @@ class LanguageModel(NNsight):
     needs them, so the module tree and all shapes are there at once.
 
     Args:
-        model: a hub id, a folder, `"workbench/demo-gpt2"`, or a model that is loaded already.
+        model: a hub id, a folder, `"workbench/demo-gpt2"`, a `PreTrainedConfig` (modules and shapes, no weights), or a
+            model that is loaded already.
         tokenizer: the tokenizer, when it is not the one that lies beside the model.
         dispatch: load the weights at once.
         rename: other names for modules, as for `NNsight`.
-        kwargs: passed on to `from_pretrained` (`dtype`, `device_map`, `revision`, …).
+        kwargs: passed on to `from_pretrained` (`dtype`, `device_map`, `revision`, `quantization_config`, …).
+            `automodel="AutoModelForMaskedLM"` chooses the class; else the configuration's architecture does.
 
     Raises:
         InputError: nothing can be opened under this name.
@@ -56,7 +55,7 @@ class LanguageModel(NNsight):
 
     def __init__(
         self,
-        model: str | Path | nn.Module,
+        model: Any,
         *,
         tokenizer: Any = None,
         dispatch: bool = False,
@@ -64,14 +63,10 @@ class LanguageModel(NNsight):
         **kwargs: Any,
     ) -> None:
         own = self.__dict__
-        if isinstance(model, nn.Module):
-            own["_source"], own["_options"] = None, {}
-            module = model
-        else:
-            own["_source"], own["_options"] = _resolve(str(model)), kwargs
-            module = _open_meta(own["_source"], kwargs)
-            if tokenizer is None:
-                tokenizer = _open_tokenizer(own["_source"], kwargs)
+        own["_opening"] = None if isinstance(model, nn.Module) else Opening(model, kwargs)
+        module = model if own["_opening"] is None else own["_opening"].modules()
+        if tokenizer is None and own["_opening"] is not None:
+            tokenizer = own["_opening"].tokenizer()
         own["tokenizer"] = tokenizer
         takes = inspect.signature(module.forward).parameters
         own["_takes_positions"] = "position_ids" in takes
@@ -88,10 +83,9 @@ class LanguageModel(NNsight):
 
     def _ready(self) -> nn.Module:
         with self._lock:
-            if self._source is not None:
-                loaded = _open_real(self._source, self._options)
-                self._rebind(loaded)
-                self.__dict__["_source"] = None
+            if self._opening is not None:
+                self._rebind(self._opening.weights())
+                self.__dict__["_opening"] = None
         return self._module
 
     def _prepare(self, *inputs: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -292,80 +286,4 @@ def demo(name: str = "gpt2") -> LanguageModel:
         >>> wb.demo().tokens("The Eiffel Tower")
         ['The', ' Eiffel', ' Tower']
     """
-    return LanguageModel(_DEMO + name)
-
-
-def _resolve(source: str) -> str:
-    return str(demos.folder(source.removeprefix(_DEMO))) if source.startswith(_DEMO) else source
-
-
-def _is_demo(source: str) -> bool:
-    return Path(source).parent == Path(demos.__file__).parent
-
-
-_HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code", "subfolder")
-
-
-def _hub(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in _HUB_ARGUMENTS if name in options}
-
-
-def _open_meta(source: str, options: dict[str, Any]) -> nn.Module:
-    """The model's modules without weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(source, **_hub(options))
-    except (OSError, ValueError) as error:
-        raise InputError(_cannot_open(source, error)) from error
-    wanted = {name: options[name] for name in ("dtype", "attn_implementation", "trust_remote_code") if name in options}
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, **wanted).eval()
-
-
-def _open_real(source: str, options: dict[str, Any]) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with _quiet() if _is_demo(source) else nullcontext():
-            return AutoModelForCausalLM.from_pretrained(source, **options).eval()
-    except (OSError, ValueError) as error:
-        raise InputError(_cannot_open(source, error)) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bar, which would outlive the blink it takes to open a small model, and stay in notebooks."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _open_tokenizer(source: str, options: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(source, **_hub(options))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source!r} has no tokenizer that can be opened ({_first_line(error)}); "
-            "pass one with tokenizer=AutoTokenizer.from_pretrained(...)"
-        ) from error
-
-
-def _cannot_open(source: str, error: Exception) -> str:
-    place = "the folder" if Path(source).is_dir() else "a model named"
-    return (
-        f"cannot open {place} {source!r}: {_first_line(error)}; give a folder with config.json and weights, "
-        "a hub id that can be reached, or 'workbench/demo-gpt2', which needs no network"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return LanguageModel(DEMO + name)

@@ -1,0 +1,241 @@
+"""Opening: a model found by name, folder or configuration: its modules at once, its weights when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.errors import InputError
+from workbench.models import demo as demos
+
+DEMO = "workbench/demo-"
+
+_HUB = (
+    "revision",
+    "token",
+    "cache_dir",
+    "local_files_only",
+    "trust_remote_code",
+    "subfolder",
+    "force_download",
+    "proxies",
+)
+"""Arguments of `from_pretrained` that say where files come from: for configuration and tokenizer too."""
+
+_MADE = ("attn_implementation", "dtype", "experts_implementation", "trust_remote_code")
+"""Arguments that a model without weights is made with as well."""
+
+_HEADS = {
+    "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", "AutoModelForImageTextToText"),
+    "ForMaskedLM": ("AutoModelForMaskedLM",),
+    "ForImageClassification": ("AutoModelForImageClassification",),
+    "ForSequenceClassification": ("AutoModelForSequenceClassification",),
+    "ForTokenClassification": ("AutoModelForTokenClassification",),
+    "ForQuestionAnswering": ("AutoModelForQuestionAnswering",),
+}
+"""How an architecture's name ends → the classes of transformers that open such a model; any other is a causal one."""
+
+
+class Opening:
+    """One model to be opened: where from, and with which arguments of `from_pretrained`.
+
+    Args:
+        source: a hub id, a folder, a demo model's name, or a `PreTrainedConfig`, which has no weights.
+        options: for `from_pretrained`. `automodel` chooses the class, as "AutoModelForMaskedLM"; else the
+            configuration's own architecture does.
+
+    Raises:
+        InputError: nothing can be opened, in a sentence with the cure.
+    """
+
+    def __init__(self, source: Any, options: dict[str, Any]) -> None:
+        self._options = dict(options)
+        if "torch_dtype" in self._options:  # as it was called before
+            self._options.setdefault("dtype", self._options.pop("torch_dtype"))
+        self._automodel = self._options.pop("automodel", None)
+        self._bare = hasattr(source, "model_type")
+        self.name = source.model_type if self._bare else _resolved(str(source))
+        self.config = source if self._bare else self._read_config()
+
+    def _read_config(self) -> Any:
+        from transformers import AutoConfig
+
+        given = self._options.get("config")
+        if given is not None:
+            return given
+        with self._words():
+            return AutoConfig.from_pretrained(self._base(), **self._hub)
+
+    def _base(self) -> str:
+        """Where the model itself is: an adapter's folder names another."""
+        adapter = Path(self.name, "adapter_config.json")
+        if adapter.is_file() and not Path(self.name, "config.json").is_file():
+            import json
+
+            _need("peft", f"{self.name!r} is an adapter")
+            return _resolved(json.loads(adapter.read_text())["base_model_name_or_path"])
+        return self.name
+
+    @property
+    def _hub(self) -> dict[str, Any]:
+        return {name: self._options[name] for name in _HUB if name in self._options}
+
+    @property
+    def _class(self) -> Any:
+        import transformers
+
+        if self._automodel is not None:
+            found = getattr(transformers, str(self._automodel), None)
+            if found is None:
+                raise InputError(
+                    f"transformers has no {self._automodel!r}; automodel= names one, as AutoModelForCausalLM"
+                )
+            return found
+        architecture = next(iter(getattr(self.config, "architectures", None) or ()), "")
+        for ending, names in _HEADS.items():
+            if architecture.endswith(ending):
+                for name in names:
+                    auto = getattr(transformers, name)
+                    if type(self.config) in auto._model_mapping:
+                        return auto
+        return transformers.AutoModelForCausalLM
+
+    # ---- what is opened
+
+    def modules(self) -> nn.Module:
+        """The model without weights: modules and shapes, no memory."""
+        wanted = {name: self._options[name] for name in _MADE if name in self._options}
+        if wanted.get("dtype") == "auto":
+            del wanted["dtype"]
+        with self._words(), torch.device("meta"):
+            return self._class.from_config(self.config, **wanted).eval()
+
+    def weights(self) -> nn.Module:
+        """The model with its weights."""
+        if self._bare:
+            raise InputError(
+                f"this {self.name} model was opened from a configuration alone, so it has no weights and cannot be "
+                "run; its modules and shapes are there. Open a folder or a hub id, or give a model that has weights"
+            )
+        if self._options.get("device_map") is not None:
+            _need("accelerate", "device_map= places weights")
+        with self._words(), _quiet() if _is_demo(self.name) else nullcontext():
+            return self._class.from_pretrained(self.name, **self._options).eval()
+
+    def tokenizer(self) -> Any:
+        """The tokenizer beside the model; None for a configuration alone, and for models that take no text."""
+        from transformers import AutoTokenizer
+
+        if self._bare or (getattr(self.config, "vocab_size", None) is None and not hasattr(self.config, "text_config")):
+            return None
+        try:
+            found = AutoTokenizer.from_pretrained(self.name, **self._hub)
+            if len(found) <= len(found.all_special_tokens):  # what transformers makes where there are no files
+                raise ValueError("its files are not there")
+        except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.name!r} has no tokenizer that can be opened ({_first_line(error)}); "
+                "pass one with tokenizer=AutoTokenizer.from_pretrained(...)"
+            ) from error
+        return found
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(_why(self.name, error)) from error
+
+
+def _resolved(source: str) -> str:
+    if source.startswith(DEMO):
+        return str(demos.folder(source.removeprefix(DEMO)))
+    return source
+
+
+def _is_demo(source: str) -> bool:
+    return Path(source).parent == Path(demos.__file__).parent
+
+
+def _need(package: str, why: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise InputError(f"{why}, which needs the package {package}: pip install {package}")
+
+
+# ---- words
+
+
+def _why(source: str, error: BaseException) -> str:
+    """What is wrong, and what to do."""
+    folder = Path(source)
+    causes = _causes(error)
+    kinds = {type(each).__name__ for each in causes}
+    words = " ".join(map(str, causes))
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        held = ", ".join(sorted(each.name for each in folder.iterdir())[:6]) or "nothing"
+        return f"the folder {source!r} has no config.json, so it holds no transformers model; it holds {held}"
+    if "trust_remote_code" in words:
+        return f"{source!r} brings code of its own, which is not run unasked: read it, then pass trust_remote_code=True"
+    if folder.is_dir() and "no file named" in words:
+        return (
+            f"the folder {source!r} has a config.json and no weights (model.safetensors): its modules and shapes can "
+            "be looked at, and nothing run; put the weights there"
+        )
+    if folder.is_dir() or (folder.is_absolute() and folder.exists()):
+        return f"the folder {source!r} cannot be opened: {_first_line(error)}"
+    if source.startswith((".", "/", "~")):
+        return f"there is no folder {source!r}"
+    if "GatedRepoError" in kinds:
+        return (
+            f"{source!r} is gated: its owners let in those who asked. Ask on the model's page, then sign in with "
+            "`hf auth login`, or pass token="
+        )
+    if kinds & _NO_NETWORK or "couldn't connect" in words or "offline mode" in words:
+        return (
+            f"the hub cannot be reached, and {source!r} is not on this machine: open it once with a network, give a "
+            "folder with config.json and weights, or use 'workbench/demo-gpt2', which needs none"
+        )
+    if "RepositoryNotFoundError" in kinds or "not a valid model identifier" in words:
+        return (
+            f"there is no model {source!r} on the hub, nor a folder of that name; look at the spelling, and for a "
+            "private model sign in with `hf auth login` or pass token="
+        )
+    return f"the model {source!r} cannot be opened: {_first_line(error)}"
+
+
+_NO_NETWORK = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError"})
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar, which would outlive the blink it takes to open a small model, and stay in notebooks."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
