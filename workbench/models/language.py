@@ -63,18 +63,19 @@ class LanguageModel(NNsight):
         **kwargs: Any,
     ) -> None:
         own = self.__dict__
-        own["_opening"] = None if isinstance(model, nn.Module) else Opening(model, kwargs)
-        module = model if own["_opening"] is None else own["_opening"].modules()
-        if tokenizer is None and own["_opening"] is not None:
-            tokenizer = own["_opening"].tokenizer()
+        own["_opening"] = None
+        module = model
+        if not isinstance(model, nn.Module):
+            opening = Opening(model, kwargs)
+            tokenizer = opening.tokenizer() if tokenizer is None else tokenizer
+            module = opening.weights() if dispatch else opening.modules()
+            own["_opening"] = None if dispatch else opening
         own["tokenizer"] = tokenizer
         takes = inspect.signature(module.forward).parameters
         own["_takes_positions"] = "position_ids" in takes
         own["_takes_mask"] = "attention_mask" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
         super().__init__(module, rename)
         self._give_generator()
-        if dispatch:
-            self._ready()
 
     def tokens(self, prompt: Any) -> list[str]:
         """The prompt's tokens as text, each with its leading space."""
