@@ -55,7 +55,23 @@ def pairs(net: Any, model: Any) -> dict[str, Pair]:
                 kept = model.transformer.h[5].output.save()
         return kept.value
 
+    def lens_by_hand() -> Tensor:
+        body = net.transformer
+        seen: list[Tensor] = []
+        handles = [body.h[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))]
+        handles += [block.register_forward_hook(lambda m, args, out: seen.append(out)) for block in body.h]
+        with torch.no_grad():
+            body(ids, attention_mask=torch.ones_like(ids))
+            logits = net.lm_head(body.ln_f(torch.stack(seen)[:, 0]))
+        for handle in handles:
+            handle.remove()
+        return logits
+
+    def lens() -> Tensor:
+        return wb.logit_lens(model, ids).logits
+
     return {
+        "logit lens, 12 layers": (lens_by_hand, lens),
         f"{STEPS} tokens, each step's logits": (generate_by_hand, generate),
         "two prompts of unequal length": (two_by_hand, two),
     }

@@ -122,7 +122,7 @@ def test_the_class_is_chosen(tmp_path: Path) -> None:
     chosen = wb.LanguageModel(tmp_path, tokenizer=tokenizer, automodel="AutoModelForSequenceClassification")
     assert type(chosen.module).__name__ == "BertForSequenceClassification"
     with pytest.raises(InputError, match="transformers has no 'AutoModelForNothing'"):
-        wb.LanguageModel(tmp_path, automodel="AutoModelForNothing")
+        wb.LanguageModel(tmp_path, tokenizer=tokenizer, automodel="AutoModelForNothing")
 
 
 def without(folder: Path, *names: str) -> Path:

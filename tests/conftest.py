@@ -1,0 +1,41 @@
+"""The families' table: after a run of the tests, which family passed which check."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.families import FAMILIES
+
+CHECKS = {
+    "test_every_family_opens_from_its_folder": "open",
+    "test_a_scan_is_what_a_real_pass_shows_and_leaving_blocks_out_changes_nothing": "scan",
+    "test_each_invoke_has_what_it_has_alone": "batch",
+    "test_edits_and_gradients_stay_in_their_invoke": "edit, grad",
+    "test_tokens_are_those_of_the_bare_model": "generate",
+    "test_edits_at_one_step_some_steps_every_step": "steps",
+    "test_each_invoke_generates_what_it_generates_alone": "many",
+    "test_the_residual_stream_is_transformers_hidden_states": "stream",
+    "test_a_head_is_silenced": "heads",
+    "test_patterns_are_transformers_attentions_and_are_written": "pattern",
+    "test_attention_is_made_of_queries_keys_and_values": "q, k, v",
+    "test_neurons": "neurons",
+    "test_the_lens_is_norm_and_unembedding_of_each_hidden_state": "lens",
+}
+"""Tests that are made for each family, and what they are called in the table. A dash: the family has no such thing."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table, if all its checks were run."""
+    marks: dict[tuple[str, str], str] = {}
+    for outcome, mark in (("passed", "yes"), ("failed", "NO"), ("skipped", "?")):
+        for report in terminalreporter.stats.get(outcome, ()):
+            found = re.search(r"::(\w+)\[(\w+)\]$", getattr(report, "nodeid", ""))
+            if found and found[1] in CHECKS and found[2] in FAMILIES:
+                marks[found[2], CHECKS[found[1]]] = mark
+    if {check for _, check in marks} != {*CHECKS.values()}:
+        return
+    terminalreporter.write_line(f"{'family':<10}" + "".join(f"{check:>11}" for check in CHECKS.values()))
+    for family in FAMILIES:
+        row = "".join(f"{marks.get((family, check), '–'):>11}" for check in CHECKS.values())
+        terminalreporter.write_line(f"{family:<10}{row}")
