@@ -93,6 +93,15 @@ def test_arguments_go_through(name: str, folder: Path) -> None:
     assert model.module.config._attn_implementation == "eager"
 
 
+def test_attention_chosen_before_the_weights_come_stays_chosen(folder: Path) -> None:
+    model: Any = wb.LanguageModel(folder)
+    assert model.module.config._attn_implementation == "sdpa"
+    model.module.set_attn_implementation("eager")
+    logits_of(model)
+    assert not is_meta(model)
+    assert model.module.config._attn_implementation == "eager"
+
+
 @pytest.mark.parametrize("where", ["cpu", "offloaded", "on disk"])
 def test_weights_elsewhere(where: str, folder: Path, tmp_path: Path) -> None:
     """accelerate keeps weights in memory or on disk until their module runs; sites and edits are as ever."""

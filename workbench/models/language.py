@@ -85,7 +85,11 @@ class LanguageModel(NNsight):
     def _ready(self) -> nn.Module:
         with self._lock:
             if self._opening is not None:
-                self._rebind(self._opening.weights())
+                loaded = self._opening.weights()
+                chosen = getattr(getattr(self._module, "config", None), "_attn_implementation", None)
+                if chosen and chosen != loaded.config._attn_implementation:  # by set_attn_implementation, before
+                    loaded.set_attn_implementation(chosen)
+                self._rebind(loaded)
                 self.__dict__["_opening"] = None
         return self._module
 

@@ -115,7 +115,7 @@ class Opening:
         with self._words(), torch.device("meta"):
             return self._class.from_config(self.config, **wanted).eval()
 
-    def weights(self) -> nn.Module:
+    def weights(self) -> Any:
         """The model with its weights."""
         if self._bare:
             raise InputError(
