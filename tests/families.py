@@ -73,6 +73,20 @@ DECODERS: dict[str, Callable[[], nn.Module]] = {
     ),
 }  # fmt: skip
 
+
+def _seeing() -> nn.Module:
+    """A model that sees and reads: four image tokens, of one image of four patches."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=8,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=LlamaConfig(**SMALL), image_token_index=59, vision_feature_layer=-1
+    )
+    return LlavaForConditionalGeneration(config)
+
+
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "bert": _named(
         "BertForMaskedLM", "BertConfig", hidden_size=32, intermediate_size=48, num_hidden_layers=4,
@@ -90,14 +104,21 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
 
 FAMILIES = {**DECODERS, **OTHERS}
 
+SEEING: dict[str, Callable[[], nn.Module]] = {"llava": _seeing}
+"""Not among the families: transformers counts its image tokens by their numbers, which a scan does not have."""
+
 
 def family(name: str) -> tuple[nn.Module, dict[str, Any]]:
     """A model of the family in evaluation mode, the same each time, and the keyword arguments of a forward pass."""
     torch.manual_seed(0)
-    model = FAMILIES[name]().eval()
+    model = {**FAMILIES, **SEEING}[name]().eval()
     ids = torch.randint(3, 60, (2, LENGTH))
     if name == "vit":
         return model, {"pixel_values": torch.randn(2, 3, 16, 16)}
+    if name == "llava":
+        ids = torch.tensor([[5, 59, 59, 59, 59, 9, 14], [7, 59, 59, 59, 59, 8, 40]])
+        more = {"pixel_values": torch.randn(2, 3, 16, 16)}
+        return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), **more}
     mask = torch.ones_like(ids)
     mask[0, 0] = 0  # padded on the left; a mask that masks nothing is left out by transformers in real runs alone
     kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}

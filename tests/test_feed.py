@@ -128,3 +128,20 @@ def test_inputs_by_name() -> None:
         logits = model.output.logits.save()
     with torch.no_grad():
         assert torch.equal(logits.value, module(**images).logits)
+
+
+def test_a_model_that_sees() -> None:
+    module, inputs = family("llava")
+    seeing: Any = module
+    model: Any = wb.LanguageModel(module)
+    with torch.no_grad():
+        plain = seeing(**inputs).logits
+    with model.trace(**inputs):
+        logits = model.output.logits.save()
+        image = model.model.vision_tower.output.last_hidden_state.save()
+    assert torch.equal(logits.value, plain)
+    assert image.shape == (2, 5, 32)
+    assert model.scanned(**inputs).how.startswith("scanned by a real run, since fake tensors failed")
+    with model.generate(**inputs, max_new_tokens=3, pad_token_id=0):
+        tokens = model.generator.output.save()
+    assert torch.equal(tokens.value, seeing.generate(**inputs, max_new_tokens=3, pad_token_id=0, do_sample=False))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
-from tests.families import DECODERS, FAMILIES, family
+from tests.families import DECODERS, FAMILIES, SEEING, family
 from workbench.errors import InputError
 from workbench.models.naming import FAMILIES as TABLE
 from workbench.models.naming import guessed
 
 IDS = [[5, 9, 14, 21, 33], [7, 3, 8, 40, 11]]
-WITH_HEADS = [name for name in [*DECODERS, "bert", "t5", "vit"] if name != "mamba"]
+WITH_HEADS = [name for name in [*DECODERS, "bert", "t5", "llava", "vit"] if name != "mamba"]
 
 
 def opened(name: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -33,7 +33,7 @@ def traced(model: Any, inputs: dict[str, Any]) -> Any:
     return model.trace(**inputs)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *SEEING])
 def test_the_residual_stream_is_transformers_hidden_states(name: str) -> None:
     model, module, inputs = opened(name)
     before = [path for path, _ in module.named_modules()]
@@ -60,7 +60,7 @@ def test_the_residual_stream_is_transformers_hidden_states(name: str) -> None:
     assert [path for path, _ in module.named_modules()] == before
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *SEEING])
 def test_the_stream_is_written(name: str) -> None:
     model, module, inputs = opened(name)
     stack = module.get_submodule(TABLE[module.config.model_type].layers)

@@ -102,7 +102,7 @@ class NNsight(Envoy):
 
     def scanned(self, *inputs: Any, **kwargs: Any) -> Scan:
         """The scan for these inputs, kept for inputs of the same shapes and dtypes."""
-        args, named = self._batch([self._prepare(*inputs)])
+        args, named = self._batch([self._prepare(*inputs)]) if inputs else ((), {})
         return self._scan(args, {**named, **kwargs})
 
     def _scanner(self) -> Scanner:

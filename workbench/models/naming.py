@@ -56,6 +56,7 @@ mixtral     model.layers embed_tokens norm lm_head            self_attn mlp o_pr
 mamba       backbone.layers embeddings norm_f lm_head
 bert        bert.encoder.layer ^embeddings - cls.predictions.decoder attention - output.dense output.dense q,k,v
 t5          decoder.block ^shared final_layer_norm lm_head    layer.0.SelfAttention layer.2.DenseReluDense o wo q,k,v
+llava       model.language_model.layers embed_tokens norm lm_head self_attn mlp o_proj down_proj q_proj,k_proj,v_proj
 vit         vit.layers embeddings layernorm classifier        attention mlp o_proj fc2 q_proj,k_proj,v_proj
 """
 """One line a family, by `config.model_type`: layers; beside them embedding (`^`: one floor up) and final norm;
@@ -411,7 +412,9 @@ def standard(root: Envoy, name: str) -> Any:
     if not path:
         raise PathError(f"{type(module).__name__} has no {name}")
     envoy = root.find(path)
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
+    if hasattr(config, "get_text_config"):  # of a model that sees, the part that reads
+        config = config.get_text_config()
     return Layers(envoy, names.family, config) if name == "layers" else envoy
 
 

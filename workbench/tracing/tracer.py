@@ -92,7 +92,9 @@ class Tracer(Scope):
             self._recorder.fake = self._shapes.fake
         self._shapes.register(self._block, self._scan_of)
         if not self._inputs and any(isinstance(value, Tensor) for value in self._kwargs.values()):
-            self._invoker_args, self._kwargs = {**self._kwargs, **self._invoker_args}, {}  # inputs by name
+            named = {name: value for name, value in self._kwargs.items() if isinstance(value, Tensor)}
+            self._kwargs = {name: value for name, value in self._kwargs.items() if name not in named}
+            self._invoker_args = {**named, **self._invoker_args}
             self._single = True
         if self._single:
             try:
