@@ -51,8 +51,7 @@ def packages() -> None:
     wanted = [
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
-        *extras["test"],
-        *extras["dev"],
+        *(each for extra in extras.values() for each in extra if not each.startswith("workbench[")),
     ]
     step(
         "packages",

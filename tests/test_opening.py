@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,7 @@ import transformers
 
 import workbench as wb
 from tests.families import FAMILIES, family
-from workbench.errors import InputError
+from workbench.errors import InputError, MissingWeightsWarning
 from workbench.models import demo as demos
 
 TEXT = "The Eiffel Tower is in the city of"
@@ -172,18 +173,121 @@ def test_code_of_its_own_is_not_run_unasked(folder: Path) -> None:
     assert not (folder / "ran").exists()
 
 
-def test_an_adapter_without_its_package(tmp_path: Path) -> None:
-    if shutil.which("peft") or _has("peft"):
-        pytest.fail("peft is here now: test that an adapter opens")
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "workbench/demo-gpt2"}))
-    with pytest.raises(InputError, match="is an adapter, which needs the package peft: pip install peft"):
-        wb.LanguageModel(tmp_path)
+@pytest.fixture
+def adapter(folder: Path, tmp_path: Path) -> tuple[Path, Any]:
+    """A low-rank adapter's folder, and the model that peft makes with it."""
+    import peft
+
+    torch.manual_seed(0)
+    base: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    settings = peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by the old name
+        adapted: Any = peft.get_peft_model(base, settings)
+    adapted.peft_config["default"].base_model_name_or_path = str(folder)
+    adapted.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", adapted.eval()
 
 
-def _has(package: str) -> bool:
-    from importlib.util import find_spec
+def test_an_adapter(adapter: tuple[Path, Any]) -> None:
+    """Its own modules are in the tree before the weights are, its base gives the tokenizer, its sites are sites."""
+    where, adapted = adapter
+    model: Any = wb.LanguageModel(where)
+    assert is_meta(model)
+    paths = [path for path, _ in model.module.named_modules()]
+    assert "transformer.h.1.attn.c_attn.lora_A.default" in paths
+    ids = model.tokenizer(TEXT, return_tensors="pt")
+    kept: dict[str, Any] = {}
+    inner = adapted.base_model.model.transformer.h[1].attn.c_attn
+    seen = inner.lora_B["default"].register_forward_hook(lambda m, args, out: kept.update(lora=out))
+    with torch.no_grad():
+        plain = adapted(**ids).logits
+        seen.remove()
+        with adapted.disable_adapter():
+            bare = adapted(**ids).logits
+    with model.trace(TEXT):
+        lora = model.transformer.h[1].attn.c_attn.lora_B["default"].output.save()
+        logits = model.lm_head.output.save()
+    assert [path for path, _ in model.module.named_modules()] == paths
+    assert torch.equal(lora.value, kept["lora"])
+    assert torch.equal(logits.value, plain)
+    with model.trace(TEXT):
+        for block in model.transformer.h:
+            block.attn.c_attn.lora_B["default"].output[:] = 0
+        without = model.lm_head.output.save()
+    torch.testing.assert_close(without.value, bare)
+    assert not torch.allclose(plain, bare)
 
-    return find_spec(package) is not None
+
+def test_an_adapted_model_that_is_ready(adapter: tuple[Path, Any]) -> None:
+    _, adapted = adapter
+    model: Any = wb.LanguageModel(adapted, tokenizer=wb.demo().tokenizer)
+    with torch.no_grad():
+        plain = adapted(**model.tokenizer([TEXT, "The Colosseum"], padding=True, return_tensors="pt")).logits
+    with model.trace() as tracer:
+        with tracer.invoke(TEXT):
+            first = model.output.logits.save()
+        with tracer.invoke("The Colosseum"):
+            model.output.logits.save()
+    torch.testing.assert_close(first.value, plain[:1, -first.shape[1] :], rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_without_its_package(folder: Path) -> None:
+    """In a process that does not find peft."""
+    without(folder, "config.json")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "workbench/demo-gpt2"}))
+    code = """
+import importlib.util as util, sys
+find = util.find_spec
+util.find_spec = lambda name, *more: None if name == "peft" else find(name, *more)
+import workbench as wb
+try:
+    wb.LanguageModel(sys.argv[1])
+except wb.errors.InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip().endswith("is an adapter, which needs the package peft: pip install peft"), done.stderr
+
+
+def test_weights_that_are_not_there_are_named(folder: Path, tmp_path: Path) -> None:
+    """A model saved without its head, opened as one with a head."""
+    family("llama")[0].model.save_pretrained(tmp_path / "headless")  # type: ignore[operator, union-attr]
+    tokenizer = wb.demo().tokenizer
+    model: Any = wb.LanguageModel(tmp_path / "headless", tokenizer=tokenizer)
+    with pytest.warns(MissingWeightsWarning, match=r"has no weights for lm_head.weight: a LlamaForCausalLM needs them"):
+        logits_of(model, IDS)
+    body: Any = wb.LanguageModel(tmp_path / "headless", tokenizer=tokenizer, automodel="AutoModel")
+    with body.trace(IDS):
+        last = body.output.last_hidden_state.save()
+    assert last.shape == (2, 4, 32)
+
+
+def test_a_configuration_that_makes_no_sense(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for change, words in (
+        ({"n_embd": "x"}, "Field 'n_embd' expected int"),
+        ({"activation_function": "nope"}, "KeyError: 'nope'"),
+        ({"architectures": 3}, "TypeError"),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=rf"the folder .* cannot be opened: .*{words}"):
+            wb.LanguageModel(folder)
+
+
+def test_two_names_of_one_argument(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"dtype=torch.float32 and torch_dtype=torch.float64 say different things"):
+        wb.LanguageModel(folder, dtype=torch.float32, torch_dtype=torch.float64)
+
+
+def test_out_of_memory_is_said_as_such(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    model = wb.LanguageModel(folder)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        logits_of(model)
 
 
 def test_405_billion_parameters_on_a_laptop() -> None:

@@ -46,6 +46,10 @@ class WireError(ValueError, WorkbenchError):
     """Something cannot be kept in a file or sent, or what was read is not allowed."""
 
 
+class MissingWeightsWarning(UserWarning):
+    """A model was opened with weights that its files do not have: these are random."""
+
+
 class NeverReachedWarning(UserWarning):
     """An intervention did nothing, since its site was never reached."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workbench.errors import InputError
+from workbench.errors import InputError, MissingWeightsWarning
 from workbench.models import demo as demos
 
 DEMO = "workbench/demo-"
@@ -31,6 +32,7 @@ _MADE = ("attn_implementation", "dtype", "experts_implementation", "trust_remote
 """Arguments that a model without weights is made with as well."""
 
 _HEADS = {
+    "ForPreTraining": ("AutoModelForPreTraining",),
     "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", "AutoModelForImageTextToText"),
     "ForMaskedLM": ("AutoModelForMaskedLM",),
     "ForImageClassification": ("AutoModelForImageClassification",),
@@ -56,10 +58,15 @@ class Opening:
     def __init__(self, source: Any, options: dict[str, Any]) -> None:
         self._options = dict(options)
         if "torch_dtype" in self._options:  # as it was called before
-            self._options.setdefault("dtype", self._options.pop("torch_dtype"))
+            before = self._options.pop("torch_dtype")
+            if self._options.setdefault("dtype", before) != before:
+                raise InputError(
+                    f"dtype={self._options['dtype']} and torch_dtype={before} say different things; give dtype= alone"
+                )
         self._automodel = self._options.pop("automodel", None)
         self._bare = hasattr(source, "model_type")
         self.name = source.model_type if self._bare else _resolved(str(source))
+        self._adapter = None if self._bare else self._find_adapter()
         self.config = source if self._bare else self._read_config()
 
     def _read_config(self) -> Any:
@@ -69,17 +76,31 @@ class Opening:
         if given is not None:
             return given
         with self._words():
-            return AutoConfig.from_pretrained(self._base(), **self._hub)
+            return AutoConfig.from_pretrained(self._base, **self._hub)
 
+    def _find_adapter(self) -> Any:
+        """What peft knows of an adapter, where the source is one: such a folder or page names the model it is for."""
+        from transformers.utils.peft_utils import find_adapter_config_file
+
+        if Path(self.name).is_dir():
+            found = Path(self.name, "adapter_config.json").is_file() and not Path(self.name, "config.json").is_file()
+        else:
+            try:
+                found = find_adapter_config_file(self.name, **self._hub) is not None
+            except (OSError, ValueError):
+                found = False  # reading the configuration says what is wrong
+        if not found:
+            return None
+        _need("peft", f"{self.name!r} is an adapter")
+        from peft import PeftConfig
+
+        with self._words():
+            return PeftConfig.from_pretrained(self.name, **self._hub)
+
+    @property
     def _base(self) -> str:
-        """Where the model itself is: an adapter's folder names another."""
-        adapter = Path(self.name, "adapter_config.json")
-        if adapter.is_file() and not Path(self.name, "config.json").is_file():
-            import json
-
-            _need("peft", f"{self.name!r} is an adapter")
-            return _resolved(json.loads(adapter.read_text())["base_model_name_or_path"])
-        return self.name
+        """Where the model itself is."""
+        return self.name if self._adapter is None else _resolved(str(self._adapter.base_model_name_or_path))
 
     @property
     def _hub(self) -> dict[str, Any]:
@@ -113,7 +134,13 @@ class Opening:
         if wanted.get("dtype") == "auto":
             del wanted["dtype"]
         with self._words(), torch.device("meta"):
-            return self._class.from_config(self.config, **wanted).eval()
+            made = self._class.from_config(self.config, **wanted)
+            if self._adapter is not None:
+                from peft import inject_adapter_in_model
+
+                self._adapter.inference_mode = True  # as transformers loads them
+                inject_adapter_in_model(self._adapter, made)
+            return made.eval()
 
     def weights(self) -> Any:
         """The model with its weights."""
@@ -125,7 +152,18 @@ class Opening:
         if self._options.get("device_map") is not None:
             _need("accelerate", "device_map= places weights")
         with self._words(), _quiet() if _is_demo(self.name) else nullcontext():
-            return self._class.from_pretrained(self.name, **self._options).eval()
+            found, info = self._class.from_pretrained(self.name, output_loading_info=True, **self._options)
+        missing = sorted(info["missing_keys"])
+        if missing:
+            some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+            warnings.warn(
+                f"{self.name!r} has no weights for {some}: a {type(found).__name__} needs them, and they were made at "
+                "random, so what is computed from them means nothing. Choose the class whose weights are there, as "
+                'automodel="AutoModel"',
+                MissingWeightsWarning,
+                stacklevel=2,
+            )
+        return found.eval()
 
     def tokenizer(self) -> Any:
         """The tokenizer beside the model; None for a configuration alone, and for models that take no text."""
@@ -134,7 +172,7 @@ class Opening:
         if self._bare or (getattr(self.config, "vocab_size", None) is None and not hasattr(self.config, "text_config")):
             return None
         try:
-            found = AutoTokenizer.from_pretrained(self.name, **self._hub)
+            found = AutoTokenizer.from_pretrained(self._text(), **self._hub)
             if len(found) <= len(found.all_special_tokens):  # what transformers makes where there are no files
                 raise ValueError("its files are not there")
         except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
@@ -144,12 +182,17 @@ class Opening:
             ) from error
         return found
 
+    def _text(self) -> str:
+        """Where the tokenizer is: an adapter seldom has one of its own."""
+        own = self._adapter is None or Path(self.name, "tokenizer_config.json").is_file()
+        return self.name if own else self._base
+
     @contextmanager
     def _words(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            if isinstance(error, InputError):
+        except Exception as error:  # transformers raises all kinds, from deep inside, at a broken configuration
+            if isinstance(error, (InputError, MemoryError, torch.OutOfMemoryError)):
                 raise
             raise InputError(_why(self.name, error)) from error
 
@@ -224,7 +267,12 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, (KeyError, TypeError, AttributeError)):
+        return f"{type(error).__name__}: {lines[0]}"
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextmanager
