@@ -13,6 +13,16 @@ import torch
 from workbench.errors import NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Block, Graph
+from workbench.graph.modes import (
+    MODELESS,
+    Modes,
+    any_autocast,
+    around_attention,
+    around_backward,
+    changed,
+    dispatch_modes,
+    state,
+)
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.operations import Operation
 from workbench.graph.source import Line, caller
@@ -31,6 +41,12 @@ _PLAIN = frozenset(
 
 _NO_KWARGS: dict[str, Any] = {}
 
+_PASSES = frozenset(
+    {ops.TRACE, ops.MODULE, ops.HOOKED, ops.CALL, ops.of(torch.nn.functional.scaled_dot_product_attention)}
+)
+is_grad_enabled = torch.is_grad_enabled
+is_inference = torch.is_inference_mode_enabled
+
 
 class Recorder:
     """Nodes as they are written, the values they name, and the proxies that wait for a value.
@@ -41,8 +57,9 @@ class Recorder:
     """
 
     __slots__ = (
-        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
-        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step", "waiting",
+        "__weakref__", "_argument_ids", "_calls", "_current", "_outside", "_parts", "asked_grad", "backwards",
+        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason",
+        "root", "saved", "step", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +81,8 @@ class Recorder:
         self.guard: int | None = None
         self.backwards = 0
         self.finished = False
+        self.asked_grad: bool | None = None  # what `torch.no_grad()` and the like say in the body
+        self._outside = state()
         self.reason: Callable[[int], str] = _not_run_yet
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
@@ -86,7 +105,14 @@ class Recorder:
         finally:
             self.guard = guard
 
-    def _append(self, op: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None, line: Line) -> int:
+    def _append(
+        self,
+        op: Operation,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        line: Line,
+        modes: Modes | None = None,
+    ) -> int:
         refs: list[int] = []
         plain = _PLAIN
         encode = self._encode
@@ -95,11 +121,34 @@ class Recorder:
         guard = self.guard
         if guard is not None:
             refs.append(guard)
+        if modes is None:
+            modes = self._modes(op)
         id = len(self.nodes)
-        self.nodes.append(Node(id, op, new_args, new_kwargs, tuple(refs), line, self.invoke, self.block, guard))
+        self.nodes.append(Node(id, op, new_args, new_kwargs, tuple(refs), line, self.invoke, self.block, guard, modes))
         if self.check is not None:
             self.check(id)
         return id
+
+    def _modes(self, op: Operation) -> Modes:
+        """What an operation that is written now is to run under."""
+        if op in MODELESS:
+            return ()
+        before = self._outside
+        modes: Modes = ()
+        if (
+            self.asked_grad is not None
+            or is_grad_enabled() is not before.grad
+            or is_inference() is not before.inference
+            or any_autocast()
+            or before.autocast
+            or dispatch_modes() != before.dispatch
+        ):
+            modes = changed(before, self.asked_grad)
+        if op in _PASSES:
+            modes += around_attention()
+        if op is ops.BACKWARD or op is ops.TRACE:
+            modes += around_backward()
+        return modes
 
     def _encode(self, value: Any, refs: list[int]) -> Any:
         kind = type(value)
@@ -307,7 +356,7 @@ class Recorder:
             elif node.op is ops.SWAP_GRAD:
                 self.swap_grad(args[0], args[2])
             else:
-                made[node.id] = self.make(self, Ref(self._append(node.op, args, kwargs, node.line)))
+                made[node.id] = self.make(self, Ref(self._append(node.op, args, kwargs, node.line, node.modes)))
         self.guard = None
 
     # ---- values

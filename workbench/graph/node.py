@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from workbench.graph.modes import Modes
 from workbench.graph.operations import Operation
 from workbench.graph.source import Line
 
@@ -52,7 +53,7 @@ class Node(NamedTuple):
     """One operation on references and plain data.
 
     `refs` are the ids it reads, `invoke` the rows it belongs to, `block` the block it stands in, `guard` the id of
-    the condition that must hold for it to run.
+    the condition that must hold for it to run, `modes` what it runs under, such as `torch.no_grad()`.
     """
 
     id: int
@@ -64,6 +65,7 @@ class Node(NamedTuple):
     invoke: int
     block: int = 0
     guard: int | None = None
+    modes: Modes = ()
 
     def __str__(self) -> str:
         return f"%{self.id} = {call_text(self)}"

@@ -53,7 +53,18 @@ def register(operation: Operation) -> Operation:
     """Let an operation of our own stand in a file, by its name."""
     if _registered.setdefault(operation.name, operation) is not operation:
         raise ValueError(f"two operations are called {operation.name}")
+    _interned.setdefault(operation.fn, operation)
     return operation
+
+
+def is_registered(fn: Any) -> bool:
+    """Whether a function is that of an operation of our own."""
+    found = _interned.get(fn)
+    return found is not None and _registered.get(found.name) is found
+
+
+BUILT_IN = (bool, bytes, int, float, str, complex, bytearray, tuple, list, set, dict)
+"""Python's own types that a trace makes by `workbench.list(...)` and the like."""
 
 
 def registered() -> dict[str, Operation]:
@@ -83,6 +94,8 @@ def name_of(fn: Any) -> str:
     owner = getattr(fn, "__objclass__", None)
     if owner is not None:  # a method descriptor, such as torch.Tensor.sum
         return f"torch.Tensor.{fn.__name__}" if owner.__name__ == "TensorBase" else f"{owner.__name__}.{fn.__name__}"
+    if "<locals>" in name and (module or "").startswith("torch."):  # torch.nn.functional.max_pool2d and its like
+        name = fn.__name__
     if name.startswith("_VariableFunctionsClass."):
         return f"torch.{name.rpartition('.')[2]}"
     if module == "torch._tensor" or name.startswith("Tensor."):

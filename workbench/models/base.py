@@ -18,6 +18,7 @@ from workbench.engine.shadow import FAKING
 from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
+from workbench.graph.modes import state
 from workbench.recorder import not_recording
 from workbench.site import Site
 from workbench.tracing import edits
@@ -113,7 +114,7 @@ class NNsight(Envoy):
         return kept[1]
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: Inside = NOWHERE) -> Scan:
-        key = signature((args, kwargs, self._root._module.training)), inside
+        key = signature((args, kwargs, self._root._module.training)), inside, state().autocast
         with FAKING, not_recording():
             found = self._scans.get(key)
             if found is None:
