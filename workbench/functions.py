@@ -46,7 +46,7 @@ def _known(fn: Callable[..., Any]) -> Any:
 
 def _given(fn: Callable[..., Any]) -> Operation:
     """The user's function. It may write into its first argument, so what it gives may share memory with it."""
-    return Operation(getattr(fn, "__name__", builtins.type(fn).__name__), fn, views=True)
+    return Operation(getattr(fn, "__name__", builtins.type(fn).__name__), fn, views=True, shared=False)
 
 
 def _constructor(kind: builtins.type) -> Callable[..., Any]:

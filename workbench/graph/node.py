@@ -31,6 +31,14 @@ class Ref:
         return hash((Ref, self.id))
 
 
+_REFS = [Ref(id) for id in range(2048)]
+
+
+def ref_to(id: int) -> Ref:
+    """The reference to a node: small ones are made once, since a reference is no more than its number."""
+    return _REFS[id] if id < 2048 else Ref(id)
+
+
 class Argument:
     """Something bound by name for each run."""
 

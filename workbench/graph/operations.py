@@ -21,19 +21,36 @@ VIEWS = frozenset(
 )
 
 
-class Operation:
-    """A callable with a name. `writes`: it changes its first argument. `views`: its result may share memory with it."""
+def _marker(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("the interleaver runs this operation itself")
 
-    __slots__ = ("fn", "name", "symbol", "views", "writes")
+
+class Operation:
+    """A callable with a name. `writes`: it changes its first argument. `views`: its result may share memory with it.
+
+    `marker`: it is no computation of its own, but something that the run itself does. `shared`: there is one of it in
+    the process; that of a function that `apply` was given is not.
+    """
+
+    __slots__ = ("fn", "marker", "name", "shared", "symbol", "views", "writes")
 
     def __init__(
-        self, name: str, fn: Callable[..., Any], *, writes: bool = False, views: bool = False, symbol: str = ""
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        writes: bool = False,
+        views: bool = False,
+        symbol: str = "",
+        shared: bool = True,
     ) -> None:
         self.name = name
         self.fn = fn
         self.writes = writes
         self.views = views or writes
         self.symbol = symbol
+        self.marker = fn is _marker
+        self.shared = shared
 
     def __repr__(self) -> str:
         return self.name
@@ -143,10 +160,6 @@ def _parameter(data: torch.Tensor) -> torch.nn.Parameter:
 
 def _optimizer(kind: Callable[..., Any], params: Any, settings: dict[str, Any]) -> Any:
     return kind(params, **settings)
-
-
-def _marker(*args: Any, **kwargs: Any) -> Any:
-    raise AssertionError("the interleaver runs this operation itself")
 
 
 _methods: dict[str, Operation] = {}

@@ -53,6 +53,7 @@ class Invoker:
             with recorder.in_steps(0, None, 1) if self._tracer._kind == "generate" else nullcontext():
                 recorder.replay(edit.graph, edit.bindings)
         self._creation.__enter__()
+        recorder.notice_grad()
         return self
 
     def __exit__(
