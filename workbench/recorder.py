@@ -318,7 +318,7 @@ class Recorder:
             count = self._calls.get((self.block, self.invoke, f"{path}/{inside}" if inside else path), 0)
         if self.blocks[self.block].kind == "generate":
             return Site(path, port, 0, inside, count + self.step)
-        return Site(path, port, count, inside)
+        return _tuple(Site, (path, port, count, inside, 0))
 
     def next_call(self, path: str, by: int) -> None:
         """From here on, a module's sites are those of a later call, or of a later step of a generation."""

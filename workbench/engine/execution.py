@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,24 +22,24 @@ from workbench.errors import located
 from workbench.graph import operations as ops
 from workbench.graph.modes import entered
 from workbench.graph.node import Argument, Node, Ref
-from workbench.graph.source import Line, text, where
+from workbench.graph.source import UNKNOWN, Line, text, where
 from workbench.site import Site
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Passing:
     """A forward pass that is about to be made.
 
     `forward` makes it, `modules` maps paths to modules, `rows` gives each invoke its part of the batch (None for a
-    single invoke) and `layout` says which axes these rows lie along, `trained` are the parameters that a user attached
-    to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows whether all
+    single invoke) and `layout` says which axes these rows lie along, `trained` gives the parameters that a user
+    attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows whether all
     have come to their end, and `finish` takes what came of it.
     """
 
     forward: Callable[[], Any]
     modules: Mapping[str, nn.Module]
     rows: Sequence[Rows] | None = None
-    trained: Sequence[Tensor] = ()
+    trained: Callable[[], list[Tensor]] | None = None
     layout: Layout | None = None
     finish: Callable[[Any], Any] | None = None
     ended: Callable[[Rows], bool] | None = None
@@ -89,25 +90,25 @@ class Execution:
 
     def run_pass(self, passing: Passing) -> Any:
         """Run a graph that is one forward pass."""
-        return self._whole(lambda: self._pass(0, passing))
+        return self._whole(self._pass, 0, passing)
 
     def run_session(self) -> None:
         """Run a graph that is a session: its blocks one after the other."""
-        self._whole(lambda: Frame(self, self.plan.blocks[0]).run())
+        self._whole(Frame(self, self.plan.blocks[0]).run)
 
-    def _whole(self, run: Callable[[], Any]) -> Any:
-        result = None
+    def _whole(self, run: Callable[..., Any], *args: Any) -> Any:
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(self.plan.grad)
         try:
-            with torch.set_grad_enabled(self.plan.grad):
-                result = run()
+            return run(*args)
         except Exit as exit:
             self.exited = exit
         finally:
+            torch._C._set_grad_enabled(before)
             env, self.env = self.env, []
             self._keep(env)
             self.trained = []
             self.parts = {}
-        return result
 
     def _keep(self, env: list[Any]) -> None:
         for id in self.plan.graph.saved:
@@ -118,21 +119,23 @@ class Execution:
         """Let go of all values; the run still knows why a value is missing."""
         self.saved = {}
         self.bindings = {}
+        self.log = print  # not the tracer's own, which holds the run
 
     # ---- blocks
 
     def _pass(self, block: int, passing: Passing) -> Any:
         around = Interleaver(self, self.plan.blocks[block], passing)
-        if passing.trained:
-            self.trained += passing.trained
+        if passing.trained is not None and self.plan.grad:
+            self.trained += passing.trained()
         try:
             return around.run()
         except Stopped:
-            self.stopped[block] = around.stopped or ("<unknown>", 0)
+            self.stopped[block] = around.stopped or UNKNOWN
             return None
         finally:
             if passing.finish is not None:
                 self.steps[block] = around.made
+            around.close()
 
     def begin(self, block: int) -> None:
         """A block that is run again begins without the values of the time before; kept ones are put aside."""
@@ -169,6 +172,34 @@ class Execution:
 
     # ---- one node
 
+    def execute_all(self, ids: Sequence[int], frame: Frame) -> None:
+        """Run nodes, in this order. The plainest, a call on values that are there, are run here and not by `execute`,
+        which says what this does; a trace of many operations spends its time here."""
+        if self._careful or self._marked:
+            for id in ids:
+                self.execute(id, frame)
+            return
+        nodes, env, uses, drops = self._nodes, self.env, self.uses, self._drops
+        for id in ids:
+            _, op, args, kwargs, _, _, _, _, _, modes = nodes[id]
+            if kwargs or modes or op.marker or op in _SPECIAL:
+                self.execute(id, frame)
+                continue
+            try:
+                values = []
+                for arg in args:
+                    kind = type(arg)
+                    values.append(env[arg.id] if kind is Ref else arg if kind in _LEAVES else self._resolve(arg))
+                value = op.fn(*values)
+            except Exception as error:
+                raise self.blame(error, nodes[id]) from error
+            if uses[id]:
+                env[id] = value
+            for ref in drops[id]:
+                uses[ref] -= 1
+                if not uses[ref]:
+                    env[ref] = MISSING
+
     def execute(self, id: int, frame: Frame) -> None:
         """Run one node and drop what it was the last to read."""
         node = self._nodes[id]
@@ -178,19 +209,11 @@ class Execution:
             self._drop(id)
             return
         try:
-            args = [
-                env[arg.id] if type(arg) is Ref else arg if type(arg) in _LEAVES else self._resolve(arg)
-                for arg in node.args
-            ]
-            if node.modes:
-                value = self._under(node, frame, args)
-            elif op in _SPECIAL:
-                kwargs = {name: self._resolve(value) for name, value in node.kwargs.items()}
-                value = _SPECIAL[op](self, frame, node, args, kwargs)
-            elif node.kwargs:
-                value = op.fn(*args, **{name: self._resolve(value) for name, value in node.kwargs.items()})
-            else:
-                value = op.fn(*args)
+            args = [self._resolve(arg) for arg in node.args]
+            kwargs = {name: self._resolve(value) for name, value in node.kwargs.items()}
+            with entered(node.modes) if node.modes else _NOTHING:
+                special = _SPECIAL.get(op)
+                value = op.fn(*args, **kwargs) if special is None else special(self, frame, node, args, kwargs)
         except Exception as error:
             raise self.blame(error, node) from error
         if self._marked and id in self._marked:
@@ -198,22 +221,9 @@ class Execution:
                 value = copied(value)
             if id in self.plan.leaves:
                 _require_grad(value)
-        uses = self.uses
-        if uses[id]:
+        if self.uses[id]:
             env[id] = value
-        for ref in self._drops[id]:
-            uses[ref] -= 1
-            if not uses[ref]:
-                env[ref] = MISSING
-
-    def _under(self, node: Node, frame: Frame, args: list[Any]) -> Any:
-        """What a node gives under the modes it was written in."""
-        op = node.op
-        kwargs = {name: self._resolve(value) for name, value in node.kwargs.items()}
-        with entered(node.modes):
-            if op in _SPECIAL:
-                return _SPECIAL[op](self, frame, node, args, kwargs)
-            return op.fn(*args, **kwargs)
+        self._drop(id)
 
     def _drop(self, id: int) -> None:
         for ref in self.plan.drops[id]:
@@ -403,6 +413,7 @@ def _require_grad(value: Any) -> None:
 EVER = 1 << 31
 """More steps than any generation makes."""
 
+_NOTHING = nullcontext()
 _LEAVES = frozenset({int, float, bool, str, type(None), Site, torch.dtype, torch.device})
 _SPECIAL: dict[ops.Operation, Callable[..., Any]] = {
     ops.SWAP: Execution._do_swap,

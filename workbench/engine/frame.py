@@ -61,9 +61,7 @@ class Frame:
 
     def run(self) -> None:
         """Run what needs no site: all of a session's or loop's block."""
-        execute = self.execution.execute
-        for id in self.plan.first:
-            execute(id, self)
+        self.execution.execute_all(self.plan.first, self)
 
     # ---- sites
 
@@ -88,8 +86,7 @@ class Frame:
         for _, id in here.reads:
             if run.uses[id]:
                 run.env[id] = grad
-        for id in self.arrive(here):
-            run.execute(id, self)
+        run.execute_all(self.arrive(here), self)
         self.leave(here)
         assert isinstance(here.site, GradSite)
         swapped = self.swapped.pop((here.site.node, here.site.epoch), None)

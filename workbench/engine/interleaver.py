@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from workbench.engine.axes import Known
 from workbench.engine.batching import Cut, narrow, shared, write
 from workbench.engine.frame import Frame, Stopped, Swapped
-from workbench.engine.plan import END, BlockPlan, SitePlan
+from workbench.engine.plan import END, BlockPlan, Calls, SitePlan
 from workbench.engine.values import copied, map_tensors
 from workbench.errors import OrderError
 from workbench.graph import operations as ops
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 _keys = itertools.count(-1, -1)
 """Keys of our hooks: negative, where torch counts upwards from zero, so that a stranger can tell them apart."""
-
-Calls = dict[tuple[int, int], SitePlan]
-"""A block's sites at one port of one module, by step and call."""
 
 Met = list[tuple[Frame, SitePlan]]
 
@@ -65,15 +62,14 @@ class Interleaver:
         self._ended = passing.ended
         self._over: set[int] = set()  # invokes whose text has ended; what is computed for them is padding
         self._stepped = passing.finish is not None
-        self._blocks = [each for each in run.plan.blocks if each.kind == "steps" and each.parent == block.id]
+        self._blocks = [block, *[run.plan.blocks[id] for id in block.steps]]
         self._open: list[Steps] = []
         self._frames: dict[int, Frame] = {}  # block → its frame in this step
         self._busy = False  # a node is running a module itself; its hooks keep quiet
         self._within: int | None = None  # the invoke that is calling a module, whose values are its own alone
         self._key = next(_keys)
         self._passed: set[tuple[str, Port, str]] = set()
-        self._inside: dict[str, dict[tuple[str, Port], dict[int, Calls]]] = {}
-        """Path of a module that runs another forward → (call inside it, port) → block → sites."""
+        self._opens = any(each.inside for each in self._blocks)
 
     # ---- the pass
 
@@ -85,11 +81,7 @@ class Interleaver:
             if self.main.stopped is not None:
                 raise Stopped
             self._install(installed)
-            with ExitStack() as stack:
-                for path in self._inside:
-                    module = self.modules[path]
-                    stack.enter_context(replaced(module, self._replacement(path, module)))
-                result = self._forward()
+            result = self._with_replacements() if self._opens else self._forward()
             if self._finish is not None:
                 self.step = 0
                 self._over.clear()
@@ -106,6 +98,17 @@ class Interleaver:
                     module._forward_hooks.pop(self._key, None)
             self.main.swapped.clear()
             self._frames.clear()
+
+    def _with_replacements(self) -> Any:
+        with ExitStack() as stack:
+            for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
+                module = self.modules[path]
+                stack.enter_context(replaced(module, self._replacement(path, module)))
+            return self._forward()
+
+    def close(self) -> None:
+        """Let go of what holds this pass, which is over."""
+        self.main.around = None
 
     @property
     def stopped(self) -> Line | None:
@@ -135,34 +138,25 @@ class Interleaver:
     def _install(self, installed: list[tuple[nn.Module, bool]]) -> None:
         """Insert hooks directly, ours first: a register call costs three times as much, and hooks that a library
         installed earlier (to record hidden states) must see our edits."""
-        by_port: dict[tuple[str, bool], dict[int, Calls]] = {}
-        for block in (self.main.plan, *self._blocks):
-            for site, here in block.sites.items():
-                if site == END:
-                    continue
-                if site.inside:
-                    ports = self._inside.setdefault(site.path, {})
-                    calls = ports.setdefault((site.inside, site.port), {}).setdefault(block.id, {})
-                else:
-                    if here.skipped:
-                        self._inside.setdefault(site.path, {})
-                    calls = by_port.setdefault((site.path, site.port == "input"), {}).setdefault(block.id, {})
-                calls[site.step, site.call] = here
+        hooks: dict[tuple[str, bool], dict[int, Calls]] = {}
+        for block in self._blocks:
+            for place, calls in block.hooks.items():
+                hooks.setdefault(place, {})[block.id] = calls
         if self._stepped:
-            by_port.setdefault(("", True), {})
-        for (path, before), calls in by_port.items():
+            hooks.setdefault(("", True), {})
+        for (path, before), calls in hooks.items():
             module = self.modules[path]
             installed.append((module, before))
-            hooks: OrderedDict[int, Any]
+            table: OrderedDict[int, Any]
             if before:
                 module._forward_pre_hooks_with_kwargs[self._key] = True
-                hooks = module._forward_pre_hooks  # pyright: ignore[reportAssignmentType]
-                hooks[self._key] = self._input_hook(path, calls)
+                table = module._forward_pre_hooks  # pyright: ignore[reportAssignmentType]
+                table[self._key] = self._input_hook(path, calls)
             else:
-                hooks = module._forward_hooks  # pyright: ignore[reportAssignmentType]
-                hooks[self._key] = self._output_hook(path, calls)
-            if len(hooks) > 1:
-                hooks.move_to_end(self._key, last=False)
+                table = module._forward_hooks  # pyright: ignore[reportAssignmentType]
+                table[self._key] = self._output_hook(path, calls)
+            if len(table) > 1:
+                table.move_to_end(self._key, last=False)
 
     def _output_hook(self, path: str, calls: dict[int, Calls]) -> Callable[..., Any]:
         thread = get_ident()
@@ -191,14 +185,14 @@ class Interleaver:
         """What is done with each value that comes to a place, in the order in which they come."""
         if self._stepped:
             return self._counted_in_steps(calls, place)
-        main, count = self.main, 0
-        sites = {call: here for (_, call), here in calls[main.plan.id].items()}
+        main, reach, count = self.main, self._reach, 0
+        sites = calls[main.plan.id]
 
         def met(value: Any) -> Any:
             nonlocal count
-            here = sites.get(count)
+            here = sites.get((0, count))
             count += 1
-            return None if here is None else self._reach(main, here, value)
+            return None if here is None else reach(main, here, value)
 
         return met
 
@@ -229,7 +223,10 @@ class Interleaver:
 
     def _replacement(self, path: str, module: nn.Module) -> Callable[..., Any]:
         """What the module runs in this pass in place of its own forward."""
-        places = self._inside[path]
+        places: dict[tuple[str, Port], dict[int, Calls]] = {}
+        for block in self._blocks:
+            for place, calls in block.inside.get(path, {}).items():
+                places.setdefault(place, {})[block.id] = calls
         opened = self._opened(path, module, places) if places else original_forward(module)
         skips = self.skips
 
@@ -285,9 +282,11 @@ class Interleaver:
             for invoke, id in here.reads:
                 if uses[id] and invoke not in self._over:
                     env[id] = self._part(value, here, invoke, noted)
-        for id in frame.arrive(here):
-            run.execute(id, frame)
-        frame.leave(here)
+        ready = frame.arrive(here)
+        if ready:
+            run.execute_all(ready, frame)
+        if here.late or frame.stopped is not None:
+            frame.leave(here)
         if noted and here.edited:
             self._settle(noted, frame, here)
         if here.swapped and here.site in frame.swapped:

@@ -22,7 +22,7 @@ from workbench.graph.graph import Graph
 from workbench.graph.node import Node, Ref
 from workbench.graph.operations import Operation
 from workbench.graph.source import text
-from workbench.site import Site
+from workbench.site import Port, Site
 
 
 class GradSite(NamedTuple):
@@ -61,6 +61,10 @@ class SitePlan:
     """(join, node) of writes here that need other sites: they must be ready when this site is reached."""
 
 
+Calls = dict[tuple[int, int], SitePlan]
+"""A block's sites at one port of one module, by step and call."""
+
+
 @dataclass(slots=True)
 class Join:
     """Nodes that wait for the same several sites."""
@@ -82,6 +86,12 @@ class BlockPlan:
     grads: dict[GradSite, SitePlan] = field(default_factory=dict)
     joins: list[Join] = field(default_factory=list)
     members: list[int] = field(default_factory=list)
+    hooks: dict[tuple[str, bool], Calls] = field(default_factory=dict)
+    """(module's path, before it rather than after) → the sites met there."""
+    inside: dict[str, dict[tuple[str, Port], Calls]] = field(default_factory=dict)
+    """Path of a module that runs another forward → (call inside it, port) → the sites met there."""
+    steps: list[int] = field(default_factory=list)
+    """Blocks of steps that stand in this one."""
 
 
 @dataclass(slots=True)
@@ -397,6 +407,10 @@ class _Planner:
                 for here in _all_sites(block):
                     if mask & here.bit:
                         here.joins.append(index)
+        for block in self.blocks:
+            _find_hooks(block)
+            if block.kind == "steps" and block.parent is not None:
+                self.blocks[block.parent].steps.append(block.id)
         for block, here, id in self.late:
             if self.masks[id] != here.bit and self.masks[id] in joins[block.id]:
                 here.late.append((joins[block.id][self.masks[id]], id))
@@ -434,6 +448,20 @@ class _Planner:
             reader = self.opener[home]
             home = self.home[reader]
         return reader
+
+
+def _find_hooks(block: BlockPlan) -> None:
+    """Which modules are touched, and where."""
+    for site, here in block.sites.items():
+        if site == END:
+            continue
+        if site.inside:
+            calls = block.inside.setdefault(site.path, {}).setdefault((site.inside, site.port), {})
+        else:
+            if here.skipped:
+                block.inside.setdefault(site.path, {})
+            calls = block.hooks.setdefault((site.path, site.port == "input"), {})
+        calls[site.step, site.call] = here
 
 
 _READS = frozenset({ops.SITE, ops.GRAD, ops.ITEM})

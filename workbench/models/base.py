@@ -233,8 +233,11 @@ class NNsight(Envoy):
         module = self.__dict__["_module"] = self._base._ready()
         args, named = self._batch(prepared)
         named = {**named, **kwargs}
-        trained = [p for attached in self._root.__dict__["_attached"] for p in attached.parameters()]
-        trained += [tensor for tensor in tensors((args, named)) if tensor.requires_grad]
+
+        def trained() -> list[Tensor]:
+            attached = [p for each in self._root.__dict__["_attached"] for p in each.parameters()]
+            return attached + [tensor for tensor in tensors((args, named)) if tensor.requires_grad]
+
         rows = self._rows(prepared)
         return Passing(
             lambda: self._forward(module, *args, **named),

@@ -25,10 +25,9 @@ class Creation(TorchFunctionMode):
     """Records factory calls that the user's own code makes; a library's pass, since it needs its tensors now."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._asked: dict[int, bool | None] = {}  # a `torch.no_grad()` that is entered → what was asked around it
-        if "einops._backends" in sys.modules:
-            import_module("workbench.tracing.einops_backend")
+        if _EINOPS not in sys.modules and "einops._backends" in sys.modules:
+            import_module(_EINOPS)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -65,6 +64,7 @@ class Creation(TorchFunctionMode):
             recorder.asked_grad = self._asked.pop(id(context), None)
 
 
+_EINOPS = "workbench.tracing.einops_backend"
 _set_grad_enabled = torch._C._set_grad_enabled
 _GRAD_MODE = torch.autograd.grad_mode.__file__
 _INDEXING = {Tensor.__getitem__: ops.GETITEM, Tensor.__setitem__: ops.SETITEM}

@@ -10,7 +10,7 @@ from workbench.engine.scan import NOWHERE, Inside, Scan
 from workbench.errors import DeferredError, InputError
 from workbench.graph.modes import as_outside
 from workbench.proxy import Proxy
-from workbench.recorder import not_recording
+from workbench.recorder import CURRENT
 from workbench.tracing.creation import Creation
 
 if TYPE_CHECKING:
@@ -34,9 +34,12 @@ class Invoker:
         tracer = self._tracer
         if not self._given and not self._options:
             raise InputError("an invoke needs an input: tracer.invoke(input)")
-        if not _traced((self._given, self._options)):
-            with not_recording():
+        if not (_traced(self._given) or (self._options and _traced(self._options))):
+            token = CURRENT.set(None)
+            try:
                 self.inputs = tracer.model._prepare(*_values(self._given), **self._options)
+            finally:
+                CURRENT.reset(token)
             self._given = ()
         tracer._recorder.invoke = len(tracer.invokers)
         tracer.invokers.append(self)
@@ -63,6 +66,10 @@ class Invoker:
         if self._tracer.invoker is self and not self._tracer._single:
             self._tracer.invoker = None
 
+    def _close(self) -> None:
+        """The trace is over; without this, it and its invokes would wait for the garbage collector."""
+        del self._tracer
+
     def _scan(self, inside: Inside = NOWHERE) -> Scan:
         if self.inputs is None:
             raise DeferredError(
@@ -83,12 +90,13 @@ class Invoker:
 
 def _traced(value: Any) -> bool:
     """Whether a value that exists only in the run is anywhere in an argument."""
-    if isinstance(value, Proxy):
+    kind = type(value)
+    if issubclass(kind, Proxy):
         return value._recording()
-    if isinstance(value, (tuple, list)):
-        return any(map(_traced, value))
-    if isinstance(value, dict):
-        return any(map(_traced, value.values()))
+    if issubclass(kind, (tuple, list)):
+        return any([_traced(each) for each in value])
+    if issubclass(kind, dict):
+        return any([_traced(each) for each in value.values()])
     return False
 
 

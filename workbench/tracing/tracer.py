@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -22,7 +22,7 @@ from workbench.errors import InputError, NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.modes import state
-from workbench.graph.source import Line, caller, text
+from workbench.graph.source import UNKNOWN, Line, caller, text
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.cache import KEEP, Cache
@@ -74,9 +74,9 @@ class Tracer(Scope):
         self._block = 0
         self._session = False
         self._entered = False
-        self._stack = ExitStack()
+        self._around: AbstractContextManager[int] | None = None  # the session's block
         self._token: Token[Recorder | None] | None = None
-        self._line: Line = ("<unknown>", 0)
+        self._line: Line = UNKNOWN
 
     # ---- the block
 
@@ -114,7 +114,8 @@ class Tracer(Scope):
         self._session = True
         self._recorder = around
         self._shapes = around.fake.__self__  # type: ignore[attr-defined]  # the session's
-        self._block = self._stack.enter_context(around.opened(self._kind, self.model))
+        self._around = around.opened(self._kind, self.model)
+        self._block = self._around.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -129,13 +130,16 @@ class Tracer(Scope):
             if not self._session:
                 self._recorder.release()
                 self._shapes.release()
+                for invoker in self.invokers:
+                    invoker._close()
             self._inputs = ()
             self._kwargs = {}
 
     def _leave(self, kind: type[BaseException] | None = None, keep: bool = False) -> None:
         """Close what was opened; without `keep` the trace will not run."""
         self._recorder.check = None
-        self._stack.close()
+        if self._around is not None:
+            self._around.__exit__(None, None, None)
         if self._token is not None:
             CURRENT.reset(self._token)
             if not keep:
