@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,12 +66,11 @@ def test_dropout_at_work_is_warned_of_on_the_line_of_the_trace() -> None:
         model.trace(torch.ones(1, 4), trace=False)
 
 
-def test_fsdp_is_refused() -> None:
+def test_fsdp_is_refused(tmp_path: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
         sharded: Any = fully_shard(net(), mesh=init_device_mesh("cpu", (1,)))
         with pytest.raises(InputError, match="this module is wrapped by FSDP"):

@@ -189,8 +189,7 @@ class Envoy:
         if self._sealed or self._module._compiled_call_impl is not None:
             raise InputError(
                 f"{self._path or 'model'}.{what} is inside what torch.compile made into one, where no hooks are "
-                "called; wrap the module as it was before, such as compiled._orig_mod, or call .compile() after looking "
-                "inside"
+                "called; wrap the module as it was before, such as compiled._orig_mod, or compile after looking inside"
             )
         root = recorder.root
         if root is self._root:
