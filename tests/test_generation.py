@@ -312,7 +312,7 @@ def test_generation_in_a_session_and_as_python() -> None:
 
 @contextmanager
 def wb_names(model: Any) -> Iterator[dict[str, Any]]:
-    yield {"model": model, "input": IDS, "list": wb.list, "torch": torch}
+    yield {"model": model, "input": IDS, "wb": wb, "torch": torch}
 
 
 @pytest.mark.parametrize(

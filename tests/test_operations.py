@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import operator
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.overrides import get_ignored_functions, get_overridable_functions
 
 import workbench as wb
 from tests.nets import traced
+from workbench.graph import operations
 
 SQUARE = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
 CUBE = torch.linspace(0.1, 0.9, 8).reshape(2, 2, 2)
@@ -227,3 +229,13 @@ def test_einops() -> None:
     torch.testing.assert_close(again.value, CUBE[..., None].expand(2, 2, 2, 3))
     torch.testing.assert_close(summed.value, torch.einsum("abc,adc->bd", CUBE, CUBE))
     torch.testing.assert_close(einops.rearrange(moved, "c ab -> ab c"), moved.value.T)
+
+
+def test_every_name_of_an_operation_is_the_way_to_its_function() -> None:
+    aliases = {"torch.Tensor.pow", "torch.Tensor.pow_", "property.__get__"}  # torch lists them under another function
+    wrong = []
+    for fn in itertools.chain(*get_overridable_functions().values()):
+        name = operations.name_of(fn)
+        if not name.startswith("getset_descriptor") and name not in aliases and eval(name, {"torch": torch}) != fn:
+            wrong.append(name)
+    assert not wrong

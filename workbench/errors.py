@@ -38,6 +38,10 @@ class OrderError(ValueError, WorkbenchError):
     """A site was to be set from something that is computed after it."""
 
 
+class ModeError(RuntimeError, WorkbenchError):
+    """A mode of PyTorch's was entered inside a trace that cannot be recorded."""
+
+
 class SourceError(TypeError, WorkbenchError):
     """A forward whose inside was asked for cannot be opened."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import builtins
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from workbench.graph.operations import Operation, of, register
+from workbench.graph.operations import Operation, is_registered, of, register
 from workbench.recorder import require
 
 
@@ -37,14 +37,16 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _known(fn: Callable[..., Any]) -> Any:
-    """Whether a function is torch's or Python's own, whose name says what it does to its arguments."""
+    """Whether a function is torch's, Python's own or ours, whose name says what it does to its arguments."""
     own = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
-    return isinstance(fn, own) or (getattr(fn, "__module__", None) or "").partition(".")[0] == "torch"
+    if isinstance(fn, own) or (getattr(fn, "__module__", None) or "").partition(".")[0] == "torch":
+        return True
+    return isinstance(fn, Hashable) and is_registered(fn)
 
 
 def _given(fn: Callable[..., Any]) -> Operation:
     """The user's function. It may write into its first argument, so what it gives may share memory with it."""
-    return Operation(getattr(fn, "__name__", builtins.type(fn).__name__), fn, views=True)
+    return Operation(getattr(fn, "__name__", builtins.type(fn).__name__), fn, views=True, shared=False)
 
 
 def _constructor(kind: builtins.type) -> Callable[..., Any]:

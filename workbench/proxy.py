@@ -12,7 +12,7 @@ from workbench.errors import DeferredError, NotSetError
 from workbench.graph import operations as ops
 from workbench.graph.node import Ref, call_text
 from workbench.graph.source import text
-from workbench.recorder import CURRENT, Recorder
+from workbench.recorder import CURRENT, Pending, Recorder, _set_recorder, _set_ref
 
 _MISSING = object()
 
@@ -39,7 +39,7 @@ SHAPE_ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "layout", "ite
 SHAPE_METHODS = frozenset({"size", "dim", "numel", "nelement", "element_size", "is_floating_point", "is_complex"})
 
 
-class Proxy:
+class Proxy(Pending):
     """A value of a trace. Inside the trace it records; after the run a saved one behaves as its value.
 
     Example:
@@ -51,17 +51,12 @@ class Proxy:
         torch.Size([1, 3])
     """
 
-    __slots__ = ("__weakref__", "_recorder", "_ref", "_value")
+    __slots__ = ()
     __array_ufunc__ = None  # numpy operators give way to ours
 
     _recorder: Recorder
     _ref: Ref
     _value: Any
-
-    def __init__(self, recorder: Recorder, ref: Ref) -> None:
-        _set(self, "_recorder", recorder)
-        _set(self, "_ref", ref)
-        _set(self, "_value", _MISSING)
 
     # ---- the value
 
@@ -146,13 +141,21 @@ class Proxy:
         return not self._recorder.finished
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name[0] == "_":
+            if name == "_value":  # the slot is empty until there is one
+                return _MISSING
             raise AttributeError(f"a traced value has no attribute {name!r}; private attributes are never recorded")
-        if not self._recording():
+        recorder = self._recorder
+        if recorder.finished:
             return getattr(self.value, name)
         if name in SHAPE_ATTRIBUTES:
             return getattr(self._fake(f".{name}"), name)
-        return Attribute(self, name)
+        made = _new(Attribute)
+        _set_recorder(made, recorder)
+        _set_ref(made, None)
+        _set_owner(made, self)
+        _set_name(made, name)
+        return made
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_is_param":  # how torch marks what nn.Parameter(...) makes of something that is no tensor
@@ -166,7 +169,10 @@ class Proxy:
             self._record(ops.SETATTR, (self, name, value))
 
     def __getitem__(self, index: Any) -> Any:
-        return self._record(ops.GETITEM, (self, index))
+        recorder = CURRENT.get()
+        if recorder is not None:
+            return recorder.add(ops.GETITEM, (self, index))
+        return self.value[values_of(index)]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._record(ops.SETITEM, (self, index, value))
@@ -276,11 +282,6 @@ class Attribute(Proxy):
 
     __slots__ = ("_name", "_owner")
 
-    def __init__(self, owner: Proxy, name: str) -> None:
-        super().__init__(owner._recorder, None)  # type: ignore[arg-type]
-        _set(self, "_owner", owner)
-        _set(self, "_name", name)
-
     def _settle(self) -> Ref:
         if self._ref is None:
             if not self._recording():
@@ -298,11 +299,19 @@ class Attribute(Proxy):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         owner, name = self._owner, self._name
-        if not self._recording():
+        if self._recorder.finished:
             return getattr(owner.value, name)(*args, **kwargs)
         if name in SHAPE_METHODS:
             return getattr(owner._fake(f".{name}()"), name)(*args, **kwargs)
-        return self._record(ops.method(name), (owner, name, *args), kwargs)
+        recorder = CURRENT.get()
+        if recorder is not None:
+            return recorder.add(ops.method(name), (owner, name, *args), kwargs)
+        return getattr(owner.value, name)(*values_of(args), **values_of(kwargs))
+
+
+_new = object.__new__
+_set_owner = Attribute._owner.__set__  # pyright: ignore[reportAttributeAccessIssue]
+_set_name = Attribute._name.__set__  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def value_of(value: Any) -> Any:
@@ -326,10 +335,14 @@ def values_of(container: Any) -> Any:
 
 def _install_operators() -> None:
     """One method an operator, both ways round, written from the table so that none is forgotten."""
+    current = CURRENT.get
 
     def binary(op: ops.Operation) -> Callable[[Proxy, Any], Any]:
         def method(self: Proxy, other: Any) -> Any:
-            return self._record(op, (self, other))
+            recorder = current()
+            if recorder is not None:
+                return recorder.add(op, (self, other))
+            return op.fn(value_of(self), value_of(other))
 
         return method
 

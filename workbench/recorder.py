@@ -13,7 +13,17 @@ import torch
 from workbench.errors import NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Block, Graph
-from workbench.graph.node import Argument, Node, Ref
+from workbench.graph.modes import (
+    MODELESS,
+    Modes,
+    any_autocast,
+    around_attention,
+    around_backward,
+    changed,
+    dispatch_modes,
+    state,
+)
+from workbench.graph.node import _REFS, Argument, Node, Ref, ref_to
 from workbench.graph.operations import Operation
 from workbench.graph.source import Line, caller
 from workbench.site import Port, Site
@@ -31,6 +41,29 @@ _PLAIN = frozenset(
 
 _NO_KWARGS: dict[str, Any] = {}
 
+# What also depends on how attention is computed, or gradients are checked.
+_OTHERS = frozenset(
+    {
+        ops.TRACE, ops.MODULE, ops.HOOKED, ops.CALL, ops.BACKWARD,
+        ops.of(torch.nn.functional.scaled_dot_product_attention),
+    }
+)  # fmt: skip
+_any_autocast = any_autocast
+_is_inference = torch.is_inference_mode_enabled
+_new = object.__new__
+_tuple: Any = tuple.__new__
+_MANY = len(_REFS)
+
+
+class Pending:
+    """The memory of a proxy: its recorder, its node, and the value once there is one."""
+
+    __slots__ = ("__weakref__", "_recorder", "_ref", "_value")
+
+
+_set_recorder = Pending._recorder.__set__  # pyright: ignore[reportAttributeAccessIssue]
+_set_ref = Pending._ref.__set__  # pyright: ignore[reportAttributeAccessIssue]
+
 
 class Recorder:
     """Nodes as they are written, the values they name, and the proxies that wait for a value.
@@ -41,14 +74,15 @@ class Recorder:
     """
 
     __slots__ = (
-        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
-        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step", "waiting",
+        "__weakref__", "_argument_ids", "_calls", "_current", "_outside", "_parts", "_plain", "asked_grad", "backwards",
+        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason",
+        "root", "saved", "step", "waiting",
     )  # fmt: skip
 
     def __init__(
         self,
         root: object,
-        make: Callable[[Recorder, Ref], Proxy],
+        make: type[Proxy],
         kind: Literal["trace", "generate", "session"] = "trace",
     ) -> None:
         self.root = root
@@ -64,6 +98,9 @@ class Recorder:
         self.guard: int | None = None
         self.backwards = 0
         self.finished = False
+        self.asked_grad: bool | None = None  # what `torch.no_grad()` and the like say in the body
+        self._outside = outside = state()
+        self._plain = not (outside.autocast or outside.inference)
         self.reason: Callable[[int], str] = _not_run_yet
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
@@ -76,7 +113,11 @@ class Recorder:
 
     def add(self, op: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, depth: int = 2) -> Proxy:
         """Record one call; proxies among the arguments become references, anything not plain becomes an argument."""
-        return self.make(self, Ref(self._append(op, args, kwargs, caller(depth))))
+        id = self._append(op, args, kwargs, caller(depth))
+        made = _new(self.make)  # as `_proxy`, written out, since each operation makes one
+        _set_recorder(made, self)
+        _set_ref(made, _REFS[id] if id < _MANY else ref_to(id))
+        return made
 
     def always(self, op: Operation, args: tuple[Any, ...], depth: int = 2) -> Proxy:
         """As `add`, for a reading that is made whether or not an open condition holds: it may be read again later."""
@@ -86,20 +127,79 @@ class Recorder:
         finally:
             self.guard = guard
 
-    def _append(self, op: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None, line: Line) -> int:
+    def _proxy(self, id: int) -> Proxy:
+        made = _new(self.make)
+        _set_recorder(made, self)
+        _set_ref(made, ref_to(id))
+        return made
+
+    def _append(
+        self,
+        op: Operation,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        line: Line,
+        modes: Modes | None = None,
+    ) -> int:
         refs: list[int] = []
-        plain = _PLAIN
-        encode = self._encode
-        new_args = tuple([arg if type(arg) in plain else encode(arg, refs) for arg in args])
-        new_kwargs = {name: encode(value, refs) for name, value in kwargs.items()} if kwargs else _NO_KWARGS
+        encoded: list[Any] = []
+        make, plain = self.make, _PLAIN
+        for arg in args:
+            kind = type(arg)
+            if kind is make and arg._recorder is self:  # a Proxy of this recorder, which most arguments are
+                arg = arg._ref
+                refs.append(arg.id)
+            elif kind not in plain and not (kind is slice and _is_plain(arg)):
+                arg = self._encode(arg, refs)
+            encoded.append(arg)
+        named = {name: self._encode(value, refs) for name, value in kwargs.items()} if kwargs else _NO_KWARGS
         guard = self.guard
         if guard is not None:
             refs.append(guard)
-        id = len(self.nodes)
-        self.nodes.append(Node(id, op, new_args, new_kwargs, tuple(refs), line, self.invoke, self.block, guard))
+        if modes is None:
+            if (
+                self._plain
+                and self.asked_grad is None
+                and op not in _OTHERS
+                and not (_any_autocast() or _is_inference())
+            ):
+                modes = ()
+            else:
+                modes = () if op in MODELESS else self._modes(op)
+        nodes = self.nodes
+        id = len(nodes)
+        nodes.append(
+            _tuple(
+                Node, (id, op, tuple(encoded), named, tuple(refs), line, self.invoke, self.block, guard, modes)
+            )
+        )  # fmt: skip
         if self.check is not None:
             self.check(id)
         return id
+
+    def _modes(self, op: Operation) -> Modes:
+        """What an operation that is written now is to run under."""
+        modes: Modes = ()
+        if not self._plain or self.asked_grad is not None or _any_autocast() or _is_inference():
+            modes = changed(self._outside, self.asked_grad)
+        if op in _OTHERS:
+            self._refuse_modes()
+            if op is ops.BACKWARD or op is ops.TRACE:
+                modes += around_backward()
+            if op is not ops.BACKWARD:
+                modes += around_attention()
+        return modes
+
+    def notice_grad(self) -> None:
+        """`torch.no_grad()` may have been entered where it was not seen, between two invokes."""
+        on = torch.is_grad_enabled()
+        if on is not self._outside.grad and self.asked_grad is None:
+            self.asked_grad = on
+
+    def _refuse_modes(self) -> None:
+        """A mode that would see nothing of what is written in it is refused: asked where a trace touches the model."""
+        if dispatch_modes() != self._outside.dispatch:
+            changed(self._outside, None)
 
     def _encode(self, value: Any, refs: list[int]) -> Any:
         kind = type(value)
@@ -117,10 +217,17 @@ class Recorder:
                 return found
             return self._encode(found, refs)
         if kind is tuple or kind is list:
-            return kind([self._encode(item, refs) for item in value])
+            items = []
+            for item in value:
+                inner = type(item)
+                if inner not in _PLAIN and not (inner is slice and _is_plain(item)):
+                    item = self._encode(item, refs)
+                items.append(item)
+            return tuple(items) if kind is tuple else items
         if kind is slice:
-            parts = (value.start, value.stop, value.step)
-            return slice(*[part if type(part) in _PLAIN else self._encode(part, refs) for part in parts])
+            if _is_plain(value):
+                return value
+            return slice(*[self._encode(part, refs) for part in (value.start, value.stop, value.step)])
         if kind is dict:
             return {name: self._encode(item, refs) for name, item in value.items()}
         return self.bind(value)
@@ -178,7 +285,7 @@ class Recorder:
     def guarded(self, condition: Any) -> Iterator[None]:
         """What is recorded meanwhile runs only if the condition holds."""
         outer = self.guard
-        args = (condition,) if outer is None else (condition, self.make(self, Ref(outer)))
+        args = (condition,) if outer is None else (condition, self._proxy(outer))
         self.guard = self.always(ops.GUARD, args)._node_id()
         try:
             yield
@@ -196,10 +303,12 @@ class Recorder:
         proxy = self._current.get(key)
         if proxy is None:  # written out, since it is what traces do most
             id = len(self.nodes)
-            self.nodes.append(Node(id, ops.SITE, (site,), _NO_KWARGS, (), caller(3), self.invoke, self.block, None))
+            self._refuse_modes()
+            node = (id, ops.SITE, (site,), _NO_KWARGS, (), caller(3), self.invoke, self.block, None, ())
+            self.nodes.append(_tuple(Node, node))
             if self.check is not None:
                 self.check(id)
-            proxy = self._current[key] = self.make(self, Ref(id))
+            proxy = self._current[key] = self._proxy(id)
         return proxy
 
     def place(self, path: str, port: Port, inside: str = "") -> Site:
@@ -307,7 +416,7 @@ class Recorder:
             elif node.op is ops.SWAP_GRAD:
                 self.swap_grad(args[0], args[2])
             else:
-                made[node.id] = self.make(self, Ref(self._append(node.op, args, kwargs, node.line)))
+                made[node.id] = self._proxy(self._append(node.op, args, kwargs, node.line, node.modes))
         self.guard = None
 
     # ---- values
@@ -347,6 +456,10 @@ class Recorder:
         self._parts.clear()
         self._calls.clear()
         self._argument_ids.clear()
+
+
+def _is_plain(value: slice) -> bool:
+    return type(value.start) in _PLAIN and type(value.stop) in _PLAIN and type(value.step) in _PLAIN
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import located
 from workbench.graph import operations as ops
+from workbench.graph.modes import entered
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.source import Line, text, where
 from workbench.site import Site
@@ -181,7 +182,9 @@ class Execution:
                 env[arg.id] if type(arg) is Ref else arg if type(arg) in _LEAVES else self._resolve(arg)
                 for arg in node.args
             ]
-            if op in _SPECIAL:
+            if node.modes:
+                value = self._under(node, frame, args)
+            elif op in _SPECIAL:
                 kwargs = {name: self._resolve(value) for name, value in node.kwargs.items()}
                 value = _SPECIAL[op](self, frame, node, args, kwargs)
             elif node.kwargs:
@@ -202,6 +205,15 @@ class Execution:
             uses[ref] -= 1
             if not uses[ref]:
                 env[ref] = MISSING
+
+    def _under(self, node: Node, frame: Frame, args: list[Any]) -> Any:
+        """What a node gives under the modes it was written in."""
+        op = node.op
+        kwargs = {name: self._resolve(value) for name, value in node.kwargs.items()}
+        with entered(node.modes):
+            if op in _SPECIAL:
+                return _SPECIAL[op](self, frame, node, args, kwargs)
+            return op.fn(*args, **kwargs)
 
     def _drop(self, id: int) -> None:
         for ref in self.plan.drops[id]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from workbench.engine.scan import Scan, quiet
 from workbench.engine.values import map_tensors
 from workbench.errors import DeferredError
 from workbench.graph import operations as ops
+from workbench.graph.modes import entered
 from workbench.graph.node import Argument, Node, Ref
 from workbench.site import Site
 
@@ -49,7 +51,9 @@ def evaluate(
     wanted = _needed(nodes, id, known)
     with scan.faking(), quiet():
         for each in wanted:
-            known[each] = _fake_node(scan, nodes[each], bindings, known, site_value)
+            node = nodes[each]
+            with entered(node.modes) if node.modes else nullcontext():
+                known[each] = _fake_node(scan, node, bindings, known, site_value)
     return known[id]
 
 

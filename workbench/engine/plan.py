@@ -13,7 +13,8 @@ of the outer one; it holds what the inner nodes take from outside.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple
 
 from workbench.errors import InputError
 from workbench.graph import operations as ops
@@ -85,7 +86,10 @@ class BlockPlan:
 
 @dataclass(slots=True)
 class Plan:
-    """A graph sorted by moment. It belongs to the graph, holds no run state, and is never changed."""
+    """A graph sorted by moment. It holds no run state, and is never changed.
+
+    Graphs of the same shape, that differ in numbers and lines alone, share all of it but the graph.
+    """
 
     graph: Graph
     blocks: list[BlockPlan]
@@ -107,16 +111,57 @@ class Plan:
     careful: bool
     """Whether some node may be without a value, so that each look-up must be checked."""
 
+    def over(self, graph: Graph) -> Plan:
+        """The same plan of another graph of the same shape."""
+        return Plan(
+            graph, self.blocks, self.home, self.masks, self.uses, self.drops, self.edits, self.copies, self.leaves,
+            self.grad, self.careful,
+        )  # fmt: skip
+
 
 def plan(graph: Graph) -> Plan:
-    """The graph's plan, made once and kept with it."""
+    """The graph's plan, made once and kept with it; one of the same shape may have been planned before."""
     if not graph._plan:
-        graph._plan.append(_Planner(graph).make())
+        shape = _shape(graph)
+        known = _plans.get(shape)
+        if known is None:
+            known = _Planner(graph).make()
+            with _plans_lock:
+                if len(_plans) >= _KEPT:
+                    del _plans[next(iter(_plans))]
+                _plans[shape] = known.over(_NO_GRAPH)  # a plan that is kept holds nothing of the user's
+        graph._plan.append(known.over(graph))
     return graph._plan[0]
+
+
+_KEPT = 256
+_plans: dict[Any, Plan] = {}
+_plans_lock = Lock()
+_NO_GRAPH = Graph((), frozenset())
+
+
+def _shape(graph: Graph) -> Any:
+    """What a plan depends on: of each node the operation and what it reads, and where it stands."""
+    shape: list[Any] = [graph.saved, graph.blocks]
+    add = shape.append
+    for _, op, args, kwargs, refs, _, invoke, block, guard, _ in graph.nodes:
+        add(op if op.shared else op.views)
+        add(refs)
+        if op in _NAMING or (op.writes and args and type(args[0]) is not Ref):
+            add(("of", *[arg.id if type(arg) is Ref else arg for arg in args[:2] if type(arg) in _NAMES]))
+        if kwargs and ("out" in kwargs or "inplace" in kwargs):
+            out = kwargs.get("out")
+            add(("out", out.id if type(out) is Ref else None, kwargs.get("inplace") is True))
+        if invoke or block or guard is not None:
+            add(("in", invoke, block, guard))
+    return tuple(shape)
 
 
 _GRADS = frozenset({ops.GRAD, ops.SWAP_GRAD})
 _OPENING = frozenset({ops.TRACE, ops.LOOP, ops.STEPS})
+_NAMING = frozenset({*_OPENING, *_GRADS, ops.SITE, ops.SWAP, ops.SKIP, ops.SETATTR, ops.EITHER})
+"""Operations whose arguments, and not only what they read, decide when they run."""
+_NAMES = frozenset({Ref, Site, int, str})
 
 
 class _Planner:

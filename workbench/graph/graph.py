@@ -38,7 +38,8 @@ class Graph:
     def to_python(self, module: Callable[[str, str], str] = module_text) -> str:
         """Python that makes the same graph when it is run, over names for what the graph does not hold.
 
-        Inputs are called `input` (or `input_0`, …), the model `model`, other values as in `arguments`.
+        Inputs are called `input` (or `input_0`, …), the model `model`, this package `wb`, other values as in
+        `arguments`, and functions as in `functions`.
 
         Args:
             module: `module(model, path)` gives the Python of a module; `workbench.envoy.expression` knows which names
@@ -56,6 +57,24 @@ class Graph:
                 v2 = (v1 * 2).save()
         """
         return Printer(self, module, comments=False).write()
+
+    @property
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """The functions that `apply` was given, by the names they have in `to_python()`.
+
+        Example:
+            >>> import torch, workbench as wb
+            >>> model = wb.NNsight(torch.nn.Identity())
+            >>> def largest(tensor):
+            ...     return tensor.max().item()
+            >>> with model.trace(torch.ones(2)) as tracer:
+            ...     kept = wb.apply(largest, model.output).save()
+            >>> tracer.graph.functions == {"largest": largest}
+            True
+        """
+        printer = Printer(self, module_text, comments=False)
+        printer.write()
+        return printer.functions
 
     def plot(self) -> Plot:
         """The graph as a drawing, in JupyterLab; its text in the Mermaid language elsewhere."""

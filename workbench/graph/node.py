@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from workbench.graph.modes import Modes
 from workbench.graph.operations import Operation
 from workbench.graph.source import Line
 
@@ -28,6 +29,14 @@ class Ref:
 
     def __hash__(self) -> int:
         return hash((Ref, self.id))
+
+
+_REFS = [Ref(id) for id in range(2048)]
+
+
+def ref_to(id: int) -> Ref:
+    """The reference to a node: small ones are made once, since a reference is no more than its number."""
+    return _REFS[id] if id < 2048 else Ref(id)
 
 
 class Argument:
@@ -52,7 +61,7 @@ class Node(NamedTuple):
     """One operation on references and plain data.
 
     `refs` are the ids it reads, `invoke` the rows it belongs to, `block` the block it stands in, `guard` the id of
-    the condition that must hold for it to run.
+    the condition that must hold for it to run, `modes` what it runs under, such as `torch.no_grad()`.
     """
 
     id: int
@@ -64,6 +73,7 @@ class Node(NamedTuple):
     invoke: int
     block: int = 0
     guard: int | None = None
+    modes: Modes = ()
 
     def __str__(self) -> str:
         return f"%{self.id} = {call_text(self)}"

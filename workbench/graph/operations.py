@@ -21,19 +21,36 @@ VIEWS = frozenset(
 )
 
 
-class Operation:
-    """A callable with a name. `writes`: it changes its first argument. `views`: its result may share memory with it."""
+def _marker(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("the interleaver runs this operation itself")
 
-    __slots__ = ("fn", "name", "symbol", "views", "writes")
+
+class Operation:
+    """A callable with a name. `writes`: it changes its first argument. `views`: its result may share memory with it.
+
+    `marker`: it is no computation of its own, but something that the run itself does. `shared`: there is one of it in
+    the process; that of a function that `apply` was given is not.
+    """
+
+    __slots__ = ("fn", "marker", "name", "shared", "symbol", "views", "writes")
 
     def __init__(
-        self, name: str, fn: Callable[..., Any], *, writes: bool = False, views: bool = False, symbol: str = ""
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        writes: bool = False,
+        views: bool = False,
+        symbol: str = "",
+        shared: bool = True,
     ) -> None:
         self.name = name
         self.fn = fn
         self.writes = writes
         self.views = views or writes
         self.symbol = symbol
+        self.marker = fn is _marker
+        self.shared = shared
 
     def __repr__(self) -> str:
         return self.name
@@ -53,7 +70,18 @@ def register(operation: Operation) -> Operation:
     """Let an operation of our own stand in a file, by its name."""
     if _registered.setdefault(operation.name, operation) is not operation:
         raise ValueError(f"two operations are called {operation.name}")
+    _interned.setdefault(operation.fn, operation)
     return operation
+
+
+def is_registered(fn: Any) -> bool:
+    """Whether a function is that of an operation of our own."""
+    found = _interned.get(fn)
+    return found is not None and _registered.get(found.name) is found
+
+
+BUILT_IN = (bool, bytes, int, float, str, complex, bytearray, tuple, list, set, dict)
+"""Python's own types that a trace makes by `workbench.list(...)` and the like."""
 
 
 def registered() -> dict[str, Operation]:
@@ -83,6 +111,8 @@ def name_of(fn: Any) -> str:
     owner = getattr(fn, "__objclass__", None)
     if owner is not None:  # a method descriptor, such as torch.Tensor.sum
         return f"torch.Tensor.{fn.__name__}" if owner.__name__ == "TensorBase" else f"{owner.__name__}.{fn.__name__}"
+    if "<locals>" in name and (module or "").startswith("torch."):  # torch.nn.functional.max_pool2d and its like
+        name = fn.__name__
     if name.startswith("_VariableFunctionsClass."):
         return f"torch.{name.rpartition('.')[2]}"
     if module == "torch._tensor" or name.startswith("Tensor."):
@@ -130,10 +160,6 @@ def _parameter(data: torch.Tensor) -> torch.nn.Parameter:
 
 def _optimizer(kind: Callable[..., Any], params: Any, settings: dict[str, Any]) -> Any:
     return kind(params, **settings)
-
-
-def _marker(*args: Any, **kwargs: Any) -> Any:
-    raise AssertionError("the interleaver runs this operation itself")
 
 
 _methods: dict[str, Operation] = {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from typing import Any
 
 from workbench.graph import operations as ops
+from workbench.graph.modes import MODELESS, Modes, mode_text
 from workbench.graph.node import Argument, Node, Ref
+from workbench.graph.operations import Operation
 from workbench.graph.source import text
 
 WIDE = 72
@@ -30,6 +34,8 @@ class Printer:
         self.lines: list[str] = []
         self.model = "model"
         self.names: dict[int, str] = {}
+        self.functions: dict[str, Callable[..., Any]] = {}  # the names it uses for functions
+        self.around: Modes = ()  # what the block that is being written stands in
         self.calls: dict[tuple[int, int, str], int] = {}
         self.openers = {node.args[0]: node for node in graph.nodes if node.op in (ops.TRACE, ops.LOOP, ops.STEPS)}
 
@@ -73,20 +79,30 @@ class Printer:
     def _nodes(self, nodes: list[Node], depth: int, context: str) -> None:
         before = len(self.lines)
         open_guards: list[int] = []
+        open_modes: Modes = ()
         for node in nodes:
             wanted = self._guards(node)
             if node.op not in _ALWAYS and node.op is not ops.GUARD:
                 while open_guards and open_guards != wanted[: len(open_guards)]:
                     open_guards.pop()
+                    open_modes = ()
+            if node.op in _CLOSING:
+                open_modes = ()
+            elif node.op not in MODELESS:
+                modes = tuple(mode for mode in node.modes if mode not in self.around)
+                if modes != open_modes:
+                    open_modes = modes
+                    if modes:
+                        self._line(depth + len(open_guards), f"with {', '.join(map(mode_text, modes))}:", node)
             if node.op is ops.GUARD:
                 outer: list[Any] = list(node.args[1:])
                 parent = self._guards_of(outer[0].id) if outer else []
                 open_guards = [*parent, node.id]
                 self._line(depth + len(parent), f"with {context}.cond({self._value(node.args[0])}):", node)
             else:
-                self._node(node, depth + len(open_guards), context)
+                self._node(node, depth + len(open_guards) + bool(open_modes), context)
         if len(self.lines) == before or self.lines[-1].split("  #")[0].rstrip().endswith(":"):
-            self._line(depth + len(open_guards), "pass")
+            self._line(depth + len(open_guards) + bool(open_modes), "pass")
 
     def _guards(self, node: Node) -> list[int]:
         return [] if node.guard is None else self._guards_of(node.guard)
@@ -99,7 +115,9 @@ class Printer:
 
     def _node(self, node: Node, depth: int, context: str) -> None:
         if node.op is ops.TRACE:
+            around, self.around = self.around, (*self.around, *node.modes)
             self._trace(node.args[0], depth, node)
+            self.around = around
         elif node.op is ops.LOOP:
             item = next(each for each in self.graph.nodes if each.op is ops.ITEM and each.block == node.args[0])
             self.names[item.id] = f"item{item.id}"
@@ -199,7 +217,21 @@ class Printer:
             return f"{f'({left})' if left.startswith('-') else left} {op.symbol} {value(args[1])}", True
         if op.symbol and len(args) == 1:
             return (f"abs({value(args[0])})" if op.symbol == "abs " else f"{op.symbol}{value(args[0])}"), True
-        return f"{op.name}({self._arguments(args, node.kwargs)})", True
+        if op.fn in ops.BUILT_IN:
+            return f"wb.{op.name}({self._arguments(args, node.kwargs)})", True
+        if op.name.startswith("torch."):
+            return f"{op.name}({self._arguments(args, node.kwargs)})", True
+        return f"wb.apply({', '.join([self._function(op), self._arguments(args, node.kwargs)]).rstrip(', ')})", True
+
+    def _function(self, op: Operation) -> str:
+        """A name for a function that a node calls; Python's own stand for themselves."""
+        if getattr(builtins, op.fn.__name__ if hasattr(op.fn, "__name__") else "", None) is op.fn:
+            return op.fn.__name__
+        name = op.name.rpartition(".")[2]
+        name = name if name.isidentifier() and not iskeyword(name) else "function"
+        while self.functions.setdefault(name, op.fn) is not op.fn:
+            name += "_"
+        return name
 
     # ---- values
 
@@ -257,6 +289,7 @@ class Printer:
         self.lines.append(f"{code:<{WIDE}}  # {text(node.line)}" if self.comments and node is not None else code)
 
 
+_CLOSING = frozenset({ops.GUARD, ops.LOOP, ops.STEPS})
 _ALWAYS = frozenset({ops.SITE, ops.GRAD, ops.GETATTR, ops.FIRST_INPUT, ops.EITHER, ops.CONSTANT})
 _SILENT = frozenset({ops.ITEM, ops.EITHER, ops.CONSTANT, ops.WITH_FIRST_INPUT})
 

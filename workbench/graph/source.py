@@ -6,36 +6,53 @@ import contextlib
 import linecache
 import os
 import sys
-from functools import cache
-from types import FrameType
+from types import CodeType, FrameType
 
 import torch
 
-Line = tuple[str, int]
-"""File name and line number."""
+Line = tuple[str | CodeType, int]
+"""File name and line number; or, as it is noted, the code and the place in it, from which they are worked out."""
+
+UNKNOWN: Line = ("<unknown>", 0)
 
 _INSIDE = tuple(os.path.dirname(path) + os.sep for path in (os.path.dirname(__file__), torch.__file__))
+_known: dict[str, bool] = {}
 
 
-@cache
 def _ours(file: str) -> bool:
-    return file.startswith(_INSIDE) or f"{os.sep}einops{os.sep}" in file or file == contextlib.__file__
+    found = _known[file] = file.startswith(_INSIDE) or f"{os.sep}einops{os.sep}" in file or file == contextlib.__file__
+    return found
 
 
 def caller(depth: int = 1) -> Line:
     """The innermost frame outside this package, torch and einops: the line that the user wrote."""
-    frame: FrameType | None = sys._getframe(depth + 1)
+    frame: FrameType | None = _getframe(depth + 1)
     while frame is not None:
-        file = frame.f_code.co_filename
-        if not _ours(file):
-            return file, frame.f_lineno
+        code = frame.f_code
+        file = code.co_filename
+        if not (_known[file] if file in _known else _ours(file)):
+            return code, frame.f_lasti
         frame = frame.f_back
-    return "<unknown>", 0
+    return UNKNOWN
+
+
+_getframe = sys._getframe
+
+
+def position(line: Line) -> tuple[str, int]:
+    """File name and line number."""
+    code, place = line
+    if isinstance(code, str):
+        return code, place
+    for start, stop, number in code.co_lines():
+        if start <= place < stop and number is not None:
+            return code.co_filename, number
+    return code.co_filename, code.co_firstlineno
 
 
 def where(line: Line) -> str:
     """The line as a person names it: `cell line 4`, `train.py line 12`."""
-    file, number = line
+    file, number = position(line)
     if not number:  # a graph from elsewhere holds the line's text
         return file
     in_cell = "ipykernel_" in file or file.startswith("<ipython-input")
@@ -44,5 +61,6 @@ def where(line: Line) -> str:
 
 def text(line: Line) -> str:
     """`cell line 4: x = model.layer1.output[:, 10]`, without the source when it cannot be read."""
-    source = linecache.getline(*line).strip() if line[1] else ""
+    file, number = position(line)
+    source = linecache.getline(file, number).strip() if number else ""
     return f"{where(line)}: {source}" if source else where(line)

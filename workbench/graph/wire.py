@@ -17,6 +17,7 @@ from torch import Tensor
 from workbench.errors import WireError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Block, Graph
+from workbench.graph.modes import read as read_mode
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.operations import Operation
 from workbench.graph.source import text
@@ -132,6 +133,8 @@ def _node(node: Node) -> dict[str, Any]:
             data[name] = value
     if node.guard is not None:
         data["guard"] = node.guard
+    if node.modes:
+        data["modes"] = [list(mode) for mode in node.modes]
     data["line"] = text(node.line)
     return data
 
@@ -151,7 +154,11 @@ def _read(id: int, data: Mapping[str, Any], blocks: int) -> Node:
     if not 0 <= block < blocks:
         raise WireError(f"node {id} stands in a block that there is not")
     line = (str(data.get("line", "a file")), 0)
-    return Node(id, op, args, kwargs, tuple(refs), line, data.get("invoke", 0), block, guard)
+    try:
+        modes = tuple(map(read_mode, data.get("modes", ())))
+    except (TypeError, ValueError) as error:
+        raise WireError(f"node {id} runs under what is no mode of torch: {error}") from error
+    return Node(id, op, args, kwargs, tuple(refs), line, data.get("invoke", 0), block, guard, modes)
 
 
 def _error(node: Node, what: str) -> WireError:

@@ -20,6 +20,7 @@ from workbench.engine.shadow import FAKING
 from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError, TrainModeWarning
+from workbench.graph.modes import state
 from workbench.models.suitable import drops, refuse
 from workbench.recorder import CURRENT, not_recording
 from workbench.site import Site
@@ -131,7 +132,7 @@ class NNsight(Envoy):
         return kept[1]
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: Inside = NOWHERE) -> Scan:
-        key = signature((args, kwargs, self._root._module.training)), inside
+        key = signature((args, kwargs, self._root._module.training)), inside, state().autocast
         with FAKING, not_recording():
             found = self._scans.get(key)
             if found is None:

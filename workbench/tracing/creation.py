@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from functools import cache
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Creation(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self._asked: dict[int, bool | None] = {}  # a `torch.no_grad()` that is entered → what was asked around it
         if "einops._backends" in sys.modules:
             import_module("workbench.tracing.einops_backend")
 
@@ -35,13 +37,36 @@ class Creation(TorchFunctionMode):
             recorder = CURRENT.get()
             if recorder is not None and not _library(sys._getframe(1).f_code.co_filename):
                 return recorder.add(ops.of(func), args, kwargs)
+        if func is _set_grad_enabled:
+            self._gradients_set(args[0], sys._getframe(1))
         if func in _INDEXING:  # a real tensor indexed by a traced value, or given one
             recorder = CURRENT.get()
             if recorder is not None and any(map(_traced, args[1:])):
                 return recorder.add(_INDEXING[func], args, kwargs)
         return func(*args, **(kwargs or {}))
 
+    def _gradients_set(self, on: bool, frame: FrameType | None) -> None:
+        """`torch.enable_grad()` where they are enabled already changes nothing that can be seen: note that it is asked
+        for, since a trace runs without."""
+        recorder = CURRENT.get()
+        if recorder is None or frame is None:
+            return
+        while frame.f_back is not None and frame.f_back.f_code.co_filename == _GRAD_MODE:
+            frame = frame.f_back
+        context = frame.f_locals.get("self")
+        if frame.f_code.co_filename != _GRAD_MODE or context is None:
+            return
+        if frame.f_code.co_name in ("__init__", "__enter__"):
+            entered_before = frame.f_code.co_name == "__enter__" and isinstance(context, torch.set_grad_enabled)
+            if not entered_before or id(context) not in self._asked:
+                self._asked[id(context)] = recorder.asked_grad
+            recorder.asked_grad = on
+        else:
+            recorder.asked_grad = self._asked.pop(id(context), None)
 
+
+_set_grad_enabled = torch._C._set_grad_enabled
+_GRAD_MODE = torch.autograd.grad_mode.__file__
 _INDEXING = {Tensor.__getitem__: ops.GETITEM, Tensor.__setitem__: ops.SETITEM}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from workbench.engine.scan import NOWHERE, Inside, Scan
 from workbench.errors import DeferredError, InputError
+from workbench.graph.modes import as_outside
 from workbench.proxy import Proxy
 from workbench.recorder import not_recording
 from workbench.tracing.creation import Creation
@@ -52,6 +53,7 @@ class Invoker:
             with recorder.in_steps(0, None, 1) if self._tracer._kind == "generate" else nullcontext():
                 recorder.replay(edit.graph, edit.bindings)
         self._creation.__enter__()
+        recorder.notice_grad()
         return self
 
     def __exit__(
@@ -69,7 +71,8 @@ class Invoker:
         model = self._tracer.model
         args, kwargs = model._batch([self.inputs])
         more = {} if self._tracer._kind == "generate" else self._tracer._kwargs
-        return model._scan(args, {**kwargs, **more}, inside)
+        with as_outside(self._tracer._outside):
+            return model._scan(args, {**kwargs, **more}, inside)
 
     def _call(self) -> tuple[bool, tuple[Any, ...], dict[str, Any]]:
         """Whether it is prepared already, and its arguments, as a session's graph holds them."""

@@ -21,6 +21,7 @@ from workbench.envoy import Envoy
 from workbench.errors import InputError, NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
+from workbench.graph.modes import state
 from workbench.graph.source import Line, caller, text
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
@@ -84,6 +85,7 @@ class Tracer(Scope):
             raise NotTracingError("this trace was used already; call .trace(...) again")
         self._entered = True
         self._line = caller()
+        self._outside = state()
         around = CURRENT.get()
         if around is not None:
             self._enter_session(around)
