@@ -65,6 +65,7 @@ class Interleaver:
         self._ended = passing.ended
         self._over: set[int] = set()  # invokes whose text has ended; what is computed for them is padding
         self._stepped = passing.finish is not None
+        self._stepping = passing.stepping
         self._blocks = [each for each in run.plan.blocks if each.kind == "steps" and each.parent == block.id]
         self._open: list[Steps] = []
         self._frames: dict[int, Frame] = {}  # block → its frame in this step
@@ -149,7 +150,7 @@ class Interleaver:
                     calls = by_port.setdefault((site.path, site.port == "input"), {}).setdefault(block.id, {})
                 calls[site.step, site.call] = here
         if self._stepped:
-            by_port.setdefault(("", True), {})
+            by_port.setdefault((self._stepping, True), {})
         for (path, before), calls in by_port.items():
             module = self.modules[path]
             installed.append((module, before))
@@ -176,7 +177,7 @@ class Interleaver:
     def _input_hook(self, path: str, calls: dict[int, Calls]) -> Callable[..., Any]:
         thread = get_ident()
         met = self._counted(calls, (path, "input", ""))
-        begins = self._stepped and not path
+        begins = self._stepped and path == self._stepping
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if self._busy or get_ident() != thread:
