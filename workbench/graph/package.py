@@ -371,17 +371,15 @@ def _of_inner(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _saved(tensors: Mapping[str, Tensor]) -> bytes:
-    from safetensors import serialize
+    from safetensors.torch import save
 
-    parts = {
-        name: {
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "shape": list(tensor.shape),
-            "data": tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"",
-        }
-        for name, tensor in tensors.items()
-    }
-    return serialize(parts)
+    seen: set[int] = set()
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():  # no two of them may have the same memory
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return save(apart)
 
 
 def _tensors(tail: memoryview) -> dict[str, Tensor]:
