@@ -1,0 +1,1 @@
+"""Remote: the same trace, run where the weights are."""
