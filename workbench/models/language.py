@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from workbench.models.naming import STANDARD, standard
 from workbench.models.opening import DEMO, Opening
 from workbench.models.tokens import encode, in_vocabulary, padding, pieces, positions_of, widened
 from workbench.site import Site
+from workbench.tracing.elsewhere import Where
 from workbench.tracing.tracer import Tracer
 
 GENERATOR = "generator"
@@ -64,6 +66,7 @@ class LanguageModel(NNsight):
     ) -> None:
         own = self.__dict__
         own["_opening"] = None
+        own["_opened_as"] = str(model) if isinstance(model, (str, PathLike)) else None
         module = model
         if not isinstance(model, nn.Module):
             opening = Opening(model, kwargs)
@@ -187,6 +190,8 @@ class LanguageModel(NNsight):
         invoker_args: Mapping[str, Any] | None = None,
         stream: bool | Callable[[list[str]], object] = False,
         seed: int | None = None,
+        remote: Where = False,
+        blocking: bool = True,
         **kwargs: Any,
     ) -> Any:
         """Open a generation: the body is recorded, and runs with the model as it writes token after token.
@@ -202,6 +207,7 @@ class LanguageModel(NNsight):
             scan: as for `trace`, of step 0; as are `validate` and `invoker_args`.
             stream: True prints the text as it comes; a function is called in each step with the new text of each row.
             seed: for sampling; the random state of the session is as before afterwards.
+            remote: as for `trace`, as is `blocking`.
             kwargs: for the model's own `generate`: `max_new_tokens` (1 unless given), `do_sample`, `num_beams`, …
 
         Example:
@@ -216,11 +222,22 @@ class LanguageModel(NNsight):
         kwargs |= {"stream": stream} if stream else {}
         kwargs |= {} if seed is None else {"seed": seed}
         options = dict(invoker_args or {})
+        made = Tracer(
+            self,
+            inputs,
+            kwargs,
+            options,
+            scan=scan,
+            validate=validate,
+            kind="generate",
+            remote=remote,
+            blocking=blocking,
+        )
         if trace:
-            return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate")
-        with Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate"):
+            return made
+        with made:
             result = self._generated().save()
-        return result.value
+        return result.value if blocking else made.job
 
     def _give_generator(self) -> None:
         """A module beside the model through which passes what it generates."""
