@@ -16,6 +16,7 @@ from workbench.engine.execution import Passing
 from workbench.engine.values import map_tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
+from workbench.models import containers  # noqa: F401  (registers how outputs and caches travel)
 from workbench.models.base import NNsight, Prepared
 from workbench.models.generation import Generation
 from workbench.models.naming import STANDARD, standard
