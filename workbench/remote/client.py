@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.envoy import Envoy
+from workbench.graph import operations as ops
 from workbench.graph.node import Node
 from workbench.graph.package import Request, pack
 from workbench.graph.wire import travels
@@ -37,7 +39,8 @@ class Client:
 
     def refuse(self, node: Node, bindings: Mapping[str, Any]) -> None:
         """Raise `WireError` for a node that cannot travel, naming its line and the cure."""
-        travels(node, bindings)
+        loop = node.op is ops.LOOP  # what it goes over is read out, whatever it is
+        travels(node, bindings, lambda value: loop or isinstance(value, Envoy))
 
 
 def models(host: str | None = None) -> list[ModelView]:

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 from fastapi import HTTPException
 from fastapi.sse import format_sse_event
 
-from workbench.graph.package import Limits, Refused, peek
+from workbench.graph.limits import Limits, Refused
+from workbench.graph.package import peek
 from workbench.remote import protocol
 from workbench.remote.protocol import Event, Job
 from workbench.server.auth import Keys
@@ -32,7 +33,7 @@ class Desk:
 
     def __init__(self, settings: Settings, workers: Workers | None = None) -> None:
         self.settings = settings
-        self.limits = Limits.from_dict(dict(settings.limits))
+        self.limits = Limits.read(settings.limits)
         self.files = Files(settings.folder)
         self.store = Store(settings.folder / "jobs.sqlite")
         self.keys = Keys(settings.keys)
