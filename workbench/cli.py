@@ -86,12 +86,20 @@ def _serve(asked: argparse.Namespace) -> int:
         limits=_limits(asked.limit) | {"seconds": asked.seconds},
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    app = make_app(settings)
-    print(f"http://{asked.host}:{asked.port} hosts {', '.join(asked.models)}; jobs are kept in {settings.folder}")
+
+    def end() -> None:
+        running.should_exit = True
+
+    app = make_app(settings, end=end)
+    print(
+        f"http://{asked.host}:{asked.port} hosts {', '.join(asked.models)}; jobs are kept in {settings.folder}",
+        flush=True,
+    )
     config = uvicorn.Config(
         app, host=asked.host, port=asked.port, log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )
-    uvicorn.Server(config).run()
+    running = uvicorn.Server(config)
+    running.run()
     desk = getattr(app.state, "desk", None)
     if desk is not None and desk.fault is not None:
         raise InputError(desk.fault)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.remote.client import list_jobs, models
+    from workbench.remote.client import function, list_jobs, models
     from workbench.remote.config import CONFIG
     from workbench.remote.jobs import Job, job
 
-__all__ = ["CONFIG", "Job", "job", "list_jobs", "models"]
+__all__ = ["CONFIG", "Job", "function", "job", "list_jobs", "models"]
 
 _PLACES = {
     "CONFIG": "workbench.remote.config",
     "Job": "workbench.remote.jobs",
     "job": "workbench.remote.jobs",
+    "function": "workbench.remote.client",
     "list_jobs": "workbench.remote.client",
     "models": "workbench.remote.client",
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from workbench.envoy import Envoy
+from workbench.graph import allowed
 from workbench.graph import operations as ops
 from workbench.graph.node import Node
 from workbench.graph.package import Request, pack
 from workbench.graph.wire import travels
+from workbench.recorder import require
 from workbench.remote.connection import connection
 from workbench.remote.jobs import Job
 from workbench.remote.protocol import ModelView
@@ -41,6 +43,26 @@ class Client:
         """Raise `WireError` for a node that cannot travel, naming its line and the cure."""
         loop = node.op is ops.LOOP  # what it goes over is read out, whatever it is
         travels(node, bindings, lambda value: loop or isinstance(value, Envoy))
+
+
+def function(name: str) -> Callable[..., Any]:
+    """A function that the operator of a server offers, to be called in a trace.
+
+    Args:
+        name: as the server names it.
+
+    Example:
+        >>> from workbench import remote
+        >>> remote.function("halved").__name__
+        'halved'
+    """
+    op = allowed.function(name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return require(f"the server's function {name!r}").add(op, args, kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    return call
 
 
 def models(host: str | None = None) -> list[ModelView]:

@@ -108,7 +108,7 @@ class Connection:
                         data.clear()
                     checksum = answer.headers.get("ETag", "").strip('"')
                     total = len(data) + int(answer.headers.get("Content-Length", 0))
-                    for part in answer.iter_raw(1 << 20):
+                    for part in answer.iter_raw():
                         give_up.again()
                         data += part
                         progress(len(data), total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -27,12 +27,19 @@ _bearer = HTTPBearer(auto_error=False, description="The key, as the operator gav
 _ID = "^[0-9a-f]{32}$"
 
 
-def make_app(settings: Settings, workers: Workers | None = None) -> FastAPI:
-    """The app of one server. `workers` are child processes unless others are given."""
+def make_app(settings: Settings, workers: Workers | None = None, end: Callable[[], None] = lambda: None) -> FastAPI:
+    """The app of one server.
+
+    Args:
+        settings: what its operator decided.
+        workers: who runs the jobs; child processes unless others are given.
+        end: called when the server cannot go on; `app.state.desk.fault` then says why.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         desk = app.state.desk = Desk(settings, workers)
+        desk.end = end
         await desk.start()
         yield
         await desk.stop()

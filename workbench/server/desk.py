@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import HTTPException
 from fastapi.sse import format_sse_event
@@ -49,6 +47,7 @@ class Desk:
         self.hosted = {model.key for model in settings.models}
         self.ready = asyncio.Event()
         self.fault: str | None = None
+        self.end: Callable[[], None] = lambda: None  # what ends the process
         self._watching: dict[str, set[asyncio.Event]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -75,7 +74,7 @@ class Desk:
         except Lost as lost:
             self.fault = str(lost)
             LOG.error("the server ends: %s", lost)
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.end()
             return
         self.ready.set()
 
