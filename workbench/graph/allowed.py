@@ -160,24 +160,25 @@ _WORDED = frozenset(
 _WORD = re.compile(r"[A-Za-z0-9_,.:>\- ]{0,200}")
 
 _KEYWORDS = frozenset(
-    """A abs accumulate align_corners align_to_windows alpha anchor antialias append approximate assume_unique atol
-    attn_mask axes axis B base batch1 batch2 beta bias bins bool_only boundaries C ceil_mode center check_errors
-    chunks compute_mode compute_uv copy correction count_include_pad counter create_graph ddof decimals default
-    delta descending device diagonal dilation dim dim0 dim1 dim2 dims divisor_override driver dropout_p dst dtype dx
-    edge_order elements enable_gqa end end_dim eps epsilon equal_nan equation exponent fill_value first full
-    full_matrices full_output fweights gradient groups H hard hermitian high hop_length ignore_index include_self
-    increasing index indexing indices inplace input input1 input2 interpolation invert is_causal k keepdim
-    kernel_size key label_smoothing lambd largest layout left length lengths log_input log_target low lower lr M
-    margin mask mat mat1 mat2 max maximize maxsplit mean memory_format min min_lr minlength mode momentum N n n_fft
-    nan negative negative_slope neginf niter non_blocking norm norm_type normalized normalized_shape num_classes
-    num_groups num_heads num_samples offset onesided operands ord other out_int32 output_size P p p1 p2 padding
-    padding_idx padding_mode pivot pos_weight posinf positive prepend prob q r recompute_scale_factor reduce
-    reduction repeats replacement requires_grad retain_graph return_complex return_counts return_indices
-    return_inverse return_solution right rounding_mode rtol s scale scale_factor scatter_dim self set_to_none shape
-    shifts side size sizes slope some sort sorted sorted_sequence sorter source spacing sparse split_size
+    """A a abs accumulate align_corners align_to_windows alpha anchor antialias append approximate assume_unique
+    atol attn_mask axes axis B b base batch1 batch2 beta bias bins bool_only boundaries C ceil_mode center
+    check_errors chunks compute_mode compute_uv copy correction count_include_pad counter create_graph ddof
+    decimals default delta descending device diagonal dilation dim dim0 dim1 dim2 dims divisor_override driver
+    dropout_p dst dtype dx edge_order elements enable_gqa end end_dim eps epsilon equal_nan equation exponent
+    fill_value first full full_matrices full_output fweights gradient grid groups H hard hermitian high
+    hop_length ignore_index include_self increasing index indexing indices inplace input input1 input2
+    interpolation invert is_causal k keepdim kernel_size key label_smoothing lambd largest layout left length
+    lengths log_input log_target logits low lower lr M margin mask mat mat1 mat2 max max_val maximize maxsplit
+    mean memory_format min min_lr min_val minlength mode momentum N n n_fft nan negative negative_slope neginf
+    niter non_blocking norm norm_type normalized normalized_shape num_classes num_groups num_heads num_samples
+    offset onesided operands ord other out_int32 output_size P p p1 p2 pad pad_mode padding padding_idx
+    padding_mode pivot pos_weight posinf positive prepend prob q r recompute_scale_factor reduce reduction
+    repeats replacement requires_grad retain_graph return_complex return_counts return_indices return_inverse
+    return_solution right rounding_mode rtol s scale scale_factor scatter_dim self set_to_none shape shifts side
+    size size_average sizes slope some sort sorted sorted_sequence sorter source spacing sparse split_size
     split_size_or_sections src stable start start_dim step steps stride swap t target tau tensor tensor1 tensor2
     tensors test_elements theta threshold to to_dtype tol training unbiased unit_variance upper upscale_factor
-    use_input_stats value values var vec1 vec2 weight weights win_length window X x x1 x2 y Y""".split()
+    use_input_stats _stacklevel value values var vec1 vec2 weight weights win_length window X x x1 x2 y Y""".split()
 )
 
 
@@ -334,7 +335,7 @@ def check(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if name in ("module", "hooked module", "trace", "optimizer", "backward") or name.startswith(FUNCTION):
         wrong = [key for key in kwargs if not key.isidentifier() or key.startswith("_")]
     else:
-        wrong = [key for key in kwargs if key not in _KEYWORDS]
+        wrong = [key for key, value in kwargs.items() if key not in _KEYWORDS and value is not None]
     if wrong:
         raise WireError(f"{name} may not be given {wrong[0]}=")
     last = str(args[1]) if name == "method" and len(args) > 1 else name.rpartition(".")[2]

@@ -6,7 +6,7 @@ and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -208,6 +208,22 @@ def _node(
         data["modes"] = [list(mode) for mode in node.modes]
     data["line"] = text(node.line)
     return data
+
+
+def travels(node: Node, bindings: Mapping[str, Any], standing: Callable[[Any], bool] = lambda value: False) -> None:
+    """Refuse a node that cannot travel, when it is written rather than when all is sent.
+
+    Args:
+        node: what was just recorded.
+        bindings: what its names stand for.
+        standing: says of a bound value that something else is sent in its place, as a model's name.
+
+    Raises:
+        WireError: it names the line and the cure.
+    """
+    values = {name: value for name, value in bindings.items() if not standing(value)}
+    own = {each.name for each in arguments((node.args, node.kwargs))} & values.keys()
+    _node(node, values, {}, dict.fromkeys(bindings.keys() - own), Writer())
 
 
 def _bound(

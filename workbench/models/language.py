@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from workbench.models.tokens import (
     widened,
 )
 from workbench.site import Site
+from workbench.tracing.elsewhere import Where
 from workbench.tracing.tracer import Tracer
 
 GENERATOR = "generator"
@@ -79,6 +81,7 @@ class LanguageModel(NNsight):
     ) -> None:
         own = self.__dict__
         own["_opening"] = None
+        own["_opened_as"] = str(model) if isinstance(model, (str, PathLike)) else None
         module = model
         if not isinstance(model, nn.Module):
             opening = Opening(model, kwargs)
@@ -253,6 +256,8 @@ class LanguageModel(NNsight):
         invoker_args: Mapping[str, Any] | None = None,
         stream: bool | Callable[[list[str]], object] = False,
         seed: int | None = None,
+        remote: Where = False,
+        blocking: bool = True,
         **kwargs: Any,
     ) -> Any:
         """Open a generation: the body is recorded, and runs with the model as it writes token after token.
@@ -268,6 +273,7 @@ class LanguageModel(NNsight):
             scan: as for `trace`, of step 0; as are `validate` and `invoker_args`.
             stream: True prints the text as it comes; a function is called in each step with the new text of each row.
             seed: for sampling; the random state of the session is as before afterwards.
+            remote: as for `trace`, as is `blocking`.
             kwargs: for the model's own `generate`: `max_new_tokens` (1 unless given), `do_sample`, `num_beams`, …
 
         Example:
@@ -283,11 +289,22 @@ class LanguageModel(NNsight):
         kwargs |= {} if seed is None else {"seed": seed}
         options = _routed(inputs, invoker_args, kwargs)
         self._say_training()
+        made = Tracer(
+            self,
+            inputs,
+            kwargs,
+            options,
+            scan=scan,
+            validate=validate,
+            kind="generate",
+            remote=remote,
+            blocking=blocking,
+        )
         if trace:
-            return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate")
-        with Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate"):
+            return made
+        with made:
             result = self._generated().save()
-        return result.value
+        return result.value if blocking else made.job
 
     def _give_generator(self) -> None:
         """A module beside the model through which passes what it generates."""
@@ -340,9 +357,7 @@ class LanguageModel(NNsight):
         return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in kwargs.items()}
 
 
-def _routed(
-    inputs: tuple[Any, ...], invoker_args: Mapping[str, Any] | None, kwargs: dict[str, Any]
-) -> dict[str, Any]:
+def _routed(inputs: tuple[Any, ...], invoker_args: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for preparing the prompt, with those among the others that go with a prompt; they are taken out."""
     given = {name: kwargs.pop(name) for name in DECODED[:1] if inputs and name in kwargs}
     return {**given, **(invoker_args or {})}

@@ -113,15 +113,16 @@ class Child:
         if self.alive and self._running and self._process is not None:
             self._process.send_signal(signal.SIGUSR1)
             running = self._running
-            asyncio.get_running_loop().call_later(_GRACE, lambda: self._running is running and self._end("cancelled"))
+            asyncio.get_running_loop().call_later(_GRACE, lambda: self._running is running and self.end("cancelled"))
 
     async def kill(self, why: str | None = None) -> None:
         """End the process at once, and wait until it is gone."""
-        self._end(why)
+        self.end(why)
         if self._process is not None:
             await self._process.wait()
 
-    def _end(self, why: str | None) -> None:
+    def end(self, why: str | None = None) -> None:
+        """Kill the process; whoever waits for it hears why."""
         self._why = self._why or why
         if self.alive and self._process is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -54,8 +54,12 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 class Workers(Protocol):
     """Those that run jobs. All methods are called in the API process's event loop."""
 
-    async def start(self, models: Sequence[Model]) -> None:
-        """Begin to host these models; the first of them that fit are loaded at once."""
+    async def start(self, models: Sequence[Model], changed: Callable[[], None]) -> None:
+        """Begin to host these models, opening each once; `changed` is called when one more is ready.
+
+        Raises:
+            Lost: a model that cannot be opened.
+        """
         ...
 
     def can_host(self, keys: frozenset[str]) -> str | None:
