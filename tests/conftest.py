@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.families import FAMILIES
+from tests.families import FAMILIES, LACKS
 
 CHECKS = {
     "test_every_family_opens_from_its_folder": "open",
     "test_a_scan_is_what_a_real_pass_shows_and_leaving_blocks_out_changes_nothing": "scan",
+    "test_a_trace_reads_what_plain_hooks_read": "trace",
     "test_each_invoke_has_what_it_has_alone": "batch",
-    "test_edits_and_gradients_stay_in_their_invoke": "edit, grad",
+    "test_each_prompt_of_a_list_has_what_it_has_alone": "list",
+    "test_ablating_in_one_invoke": "ablate",
+    "test_patching_between_invokes": "patch",
+    "test_gradients_are_autograds_own": "grad",
+    "test_edits_and_gradients_stay_in_their_invoke": "grads",
     "test_tokens_are_those_of_the_bare_model": "generate",
     "test_edits_at_one_step_some_steps_every_step": "steps",
     "test_each_invoke_generates_what_it_generates_alone": "many",
@@ -22,20 +27,30 @@ CHECKS = {
     "test_neurons": "neurons",
     "test_the_lens_is_norm_and_unembedding_of_each_hidden_state": "lens",
 }
-"""Tests that are made for each family, and what they are called in the table. A dash: the family has no such thing."""
+"""Tests that are made for each family, and what they are called in the table."""
+
+_MARKS = {"passed": "yes", "failed": "NO", "skipped": "?"}
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the table, if all its checks were run."""
     marks: dict[tuple[str, str], str] = {}
-    for outcome, mark in (("passed", "yes"), ("failed", "NO"), ("skipped", "?")):
+    for outcome, mark in _MARKS.items():
         for report in terminalreporter.stats.get(outcome, ()):
-            found = re.search(r"::(\w+)\[(\w+)\]$", getattr(report, "nodeid", ""))
+            found = re.search(r"::(\w+)\[(\w+)(?:-\w+)?\]$", getattr(report, "nodeid", ""))
             if found and found[1] in CHECKS and found[2] in FAMILIES:
-                marks[found[2], CHECKS[found[1]]] = mark
+                cell = found[2], CHECKS[found[1]]
+                if marks.get(cell) != "NO":
+                    marks[cell] = mark
     if {check for _, check in marks} != {*CHECKS.values()}:
         return
-    terminalreporter.write_line(f"{'family':<10}" + "".join(f"{check:>11}" for check in CHECKS.values()))
+    for number, (families, checks, _) in enumerate(LACKS, 1):
+        for family in families:
+            for check in checks:
+                marks.setdefault((family, check), f"– {number}")
+    terminalreporter.write_line(f"{'family':<9}" + "".join(f"{check:>9}" for check in CHECKS.values()))
     for family in FAMILIES:
-        row = "".join(f"{marks.get((family, check), '–'):>11}" for check in CHECKS.values())
-        terminalreporter.write_line(f"{family:<10}{row}")
+        row = "".join(f"{marks.get((family, check), '??'):>9}" for check in CHECKS.values())
+        terminalreporter.write_line(f"{family:<9}{row}")
+    for number, (families, _, why) in enumerate(LACKS, 1):
+        terminalreporter.write_line(f"– {number}: {' and '.join(families)} {why}")

@@ -87,6 +87,21 @@ def _seeing() -> nn.Module:
     return LlavaForConditionalGeneration(config)
 
 
+def _adapted() -> nn.Module:
+    """A Llama with low-rank adapters beside three of its projections."""
+    import warnings
+
+    import peft
+
+    base: Any = DECODERS["llama"]()
+    settings = peft.LoraConfig(
+        r=2, target_modules=["q_proj", "o_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by the old name
+        return peft.get_peft_model(base, settings)  # type: ignore[return-value]
+
+
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "bert": _named(
         "BertForMaskedLM", "BertConfig", hidden_size=32, intermediate_size=48, num_hidden_layers=4,
@@ -100,30 +115,72 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
         "ViTForImageClassification", "ViTConfig", hidden_size=32, intermediate_size=48, num_hidden_layers=4,
         num_attention_heads=4, image_size=16, patch_size=8,
     ),
+    "llava": _seeing,
+    "peft": _adapted,
 }  # fmt: skip
 
 FAMILIES = {**DECODERS, **OTHERS}
 
-SEEING: dict[str, Callable[[], nn.Module]] = {"llava": _seeing}
-"""Not among the families: transformers counts its image tokens by their numbers, which a scan does not have."""
+WRITERS = [name for name in FAMILIES if name not in ("bert", "vit")]
+"""Families that generate text."""
+
+LACKS: list[tuple[list[str], list[str], str]] = [
+    (["bert", "vit"], ["generate", "steps", "many"], "writes no text"),
+    (["mamba"], ["heads", "pattern", "q, k, v", "neurons"], "has no attention and no feed-forward part"),
+    (["mixtral"], ["neurons"], "has neurons in each of its experts, not one set"),
+    (["bert"], ["lens"], "has no final norm: a network of its own stands before the unembedding"),
+    (["vit"], ["lens", "list"], "reads images, which have no tokens and all one size"),
+]
+"""Which families have no such thing as a check looks at, and why."""
 
 
 def family(name: str) -> tuple[nn.Module, dict[str, Any]]:
     """A model of the family in evaluation mode, the same each time, and the keyword arguments of a forward pass."""
     torch.manual_seed(0)
-    model = {**FAMILIES, **SEEING}[name]().eval()
-    ids = torch.randint(3, 60, (2, LENGTH))
+    model = FAMILIES[name]().eval()
+    return model, _inputs(name)
+
+
+def _inputs(name: str) -> dict[str, Any]:
+    ids = torch.randint(3, 59, (2, LENGTH))
     if name == "vit":
-        return model, {"pixel_values": torch.randn(2, 3, 16, 16)}
+        return {"pixel_values": torch.randn(2, 3, 16, 16)}
     if name == "llava":
         ids = torch.tensor([[5, 59, 59, 59, 59, 9, 14], [7, 59, 59, 59, 59, 8, 40]])
-        more = {"pixel_values": torch.randn(2, 3, 16, 16)}
-        return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), **more}
     mask = torch.ones_like(ids)
     mask[0, 0] = 0  # padded on the left; a mask that masks nothing is left out by transformers in real runs alone
     kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    if name == "llava":
+        kwargs["pixel_values"] = torch.randn(2, 3, 16, 16)
     if name == "t5":
         kwargs["decoder_input_ids"] = ids[:, :4]
     if name == "mamba":
         del kwargs["attention_mask"]
-    return model, kwargs
+    return kwargs
+
+
+PROMPTS: list[list[list[int]]] = [
+    [[5, 9, 14]],
+    [[7, 3, 8, 21, 33, 40, 11]],
+    [[4, 30], [17, 6, 25, 9, 12]],
+    [[22, 31, 13, 18, 5], [9, 28, 6, 44, 3]],
+]
+"""What several invokes are given: of unequal length, alone and as lists, one list with padding inside."""
+
+
+def prompts(name: str) -> list[Any]:
+    """The same for each family: images for one that sees only, images beside the text for one that sees and reads, the
+    beginning of an answer for one with a decoder of its own."""
+    torch.manual_seed(1)
+    images = [torch.randn(len(rows), 3, 16, 16) for rows in PROMPTS]
+    if name == "vit":
+        return [{"pixel_values": each} for each in images]
+    if name == "llava":
+        return [
+            {"input_ids": [[row[0], *[59] * 4, *row[1:]] for row in rows], "pixel_values": image}
+            for rows, image in zip(PROMPTS, images, strict=True)
+        ]
+    if name == "t5":
+        answers = [[[0, 7, 12]], [[0]], [[0, 8], [0, 9]], [[0, 33, 4, 20]] * 2]
+        return [{"input_ids": rows, "decoder_input_ids": answer} for rows, answer in zip(PROMPTS, answers, strict=True)]
+    return PROMPTS

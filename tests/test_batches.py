@@ -1,7 +1,4 @@
-"""Invokes share one pass, and each has the values that plain PyTorch gives for its prompts alone.
-
-The values beside are of the bare module, by plain hooks on a call with these prompts only.
-"""
+"""Invokes that share a pass: what mixes them, what they share, what crosses; `test_families` has the law itself."""
 
 from __future__ import annotations
 
@@ -12,113 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
-from tests.families import DECODERS, family
-from workbench.engine.values import placed
-
-Prompt = list[list[int]]
-
-PROMPTS: list[Prompt] = [
-    [[5, 9, 14]],
-    [[7, 3, 8, 21, 33, 40, 11]],
-    [[4, 30], [17, 6, 25, 9, 12]],
-    [[22, 31, 13, 18, 5], [9, 28, 6, 44, 3]],
-]
-TOLERANCE = 2e-5
-
-
-def alone(model: wb.LanguageModel, prompt: Prompt, more: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """What passes each module when the bare model is called on these prompts only."""
-    _, kwargs = model._prepare(prompt)
-    seen: dict[tuple[str, str], Any] = {}
-    handles = []
-    for path, module in model.module.named_modules():
-
-        def before(module: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
-            first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-            seen.setdefault((path, "input"), first.clone())
-
-        def after(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
-            seen.setdefault((path, "output"), output)
-
-        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(module.register_forward_hook(after))
-    try:
-        with torch.no_grad():
-            model.module(**{**kwargs, **more})
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def open_family(name: str) -> Any:
-    module: Any = family(name)[0]
-    if hasattr(module, "set_attn_implementation"):
-        module.set_attn_implementation("eager")
-    return wb.LanguageModel(module)
-
-
-def own(tensor: Tensor, mask: Tensor) -> Tensor:
-    """Only what stands at a prompt's tokens: what padding within a list of prompts gives is no one's."""
-    batch, length = mask.shape
-    shape = tuple(tensor.shape)
-    if mask.all() or not shape:
-        return tensor
-    if shape[:2] == (batch, length):  # (batch, position, …)
-        return tensor[mask.bool()]
-    if shape[0] == batch * length:  # (batch · position, …)
-        return tensor[mask.flatten().bool()]
-    if len(shape) == 4 and shape[0] == batch and shape[2] == length:  # (batch, head, query, …)
-        return tensor.transpose(1, 2)[mask.bool()]
-    if len(shape) == 3 and shape[0] == batch and shape[2] >= length:  # (batch, channel, position)
-        return tensor[..., :length].transpose(1, 2)[mask.bool()]
-    return tensor
-
-
-def differences(ours: Any, beside: Any, mask: Tensor) -> list[str]:
-    """Where two values differ, by place."""
-    found, expected = dict(placed(ours)), dict(placed(beside))
-    said = []
-    for where in expected:
-        if where not in found:
-            said.append(f"{where}: missing")
-        elif found[where].shape != expected[where].shape:
-            said.append(f"{where}: {tuple(found[where].shape)}, alone {tuple(expected[where].shape)}")
-        elif expected[where].is_floating_point():
-            theirs = own(expected[where], mask)
-            error = (own(found[where], mask) - theirs).abs()
-            if not (error.nan_to_num(0) <= TOLERANCE * theirs.abs().clamp(min=1)).all():
-                said.append(f"{where}: differs by {error.max()}")
-    return said
-
-
-def attends(model: Any) -> dict[str, Any]:
-    return {"output_attentions": True} if model.config.model_type != "mamba" else {}
-
-
-@pytest.mark.parametrize("name", [*DECODERS, "bert"])
-def test_each_invoke_has_what_it_has_alone(name: str) -> None:
-    model = open_family(name)
-    more = {"output_hidden_states": True, **attends(model.module)}
-    masks = [model._prepare(prompt)[1]["attention_mask"] for prompt in PROMPTS]
-    beside = [alone(model, prompt, more) for prompt in PROMPTS]
-    paths = [path for path, _ in model.module.named_modules() if (path, "output") in beside[0]]
-    saved: list[dict[tuple[str, str], Any]] = []
-    with model.trace(**more) as tracer:
-        for prompt in PROMPTS:
-            with tracer.invoke(prompt):
-                envoys = {path: model.find(path) for path in paths}
-                outputs = {(path, "output"): envoy.output.save() for path, envoy in envoys.items()}
-                inputs = {(path, "input"): envoy.input.save() for path, envoy in envoys.items()}
-                saved.append(outputs | inputs)
-    wrong = []
-    for index, expected in enumerate(beside):
-        for key, value in saved[index].items():
-            if ".experts" in key[0]:  # all prompts' tokens, sorted by expert
-                continue
-            if key in expected:
-                wrong += [f"{index} {key} {each}" for each in differences(value.value, expected[key], masks[index])]
-    assert not wrong, "\n".join(wrong[:20])
+from tests.families import PROMPTS, family, prompts
+from tests.test_families import alone, differences, open_family
 
 
 def test_what_mixes_all_prompts_says_so() -> None:
@@ -140,41 +32,16 @@ def test_what_mixes_all_prompts_says_so() -> None:
                 pass
 
 
-@pytest.mark.parametrize("name", [*DECODERS, "bert"])
-def test_edits_and_gradients_stay_in_their_invoke(name: str) -> None:
-    model = open_family(name)
-    blocks = next(path for path, m in model.module.named_modules() if isinstance(m, nn.ModuleList) and len(m) == 4)
-    block = f"{blocks}.1"
-
-    def write(prompt: Prompt) -> tuple[Any, Any, Any]:
-        hidden = model.find(block).output
-        hidden[:, 1] = 0
-        hidden[:, -1] *= 1.5
-        logits = model.output.logits
-        return logits.save(), hidden.grad.save(), logits[:, -1, 4].sum()
-
-    beside = []
-    for prompt in PROMPTS:
-        with model.trace(prompt):
-            logits, grad, loss = write(prompt)
-            loss.backward()
-        beside.append((logits.value, grad.value))
+def test_patches_of_all_images_in_one_axis_say_so() -> None:
+    model = open_family("llava")
+    first, second, *_ = prompts("llava")
     with model.trace() as tracer:
-        written, losses = [], []
-        for prompt in PROMPTS:
-            with tracer.invoke(prompt):
-                logits, grad, loss = write(prompt)
-                written.append((logits, grad))
-                losses.append(loss)
-        with tracer.invoke([[8, 8, 8, 8]]):
-            untouched = model.output.logits.save()
-        sum(losses[1:], losses[0]).backward()
-    for prompt, ours, theirs in zip(PROMPTS, written, beside, strict=True):
-        mask = model._prepare(prompt)[1]["attention_mask"]
-        for mine, yours in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(own(mine.value, mask), own(yours, mask), rtol=1e-4, atol=2e-5)
-    plain = model.module(input_ids=torch.tensor([[8, 8, 8, 8]])).logits
-    torch.testing.assert_close(untouched.value, plain, rtol=1e-4, atol=2e-5)
+        with tracer.invoke(first):
+            pass
+        with tracer.invoke(second):
+            seen = model.output.save()
+    assert seen.logits.shape == (1, 11, 60)
+    assert "the rows of all invokes mixed in axis 0 of its shape (8, 32)" in repr(seen.image_hidden_states)
 
 
 def test_an_encoder_with_a_decoder() -> None:
@@ -227,7 +94,7 @@ def test_values_cross_between_prompts_of_different_lengths() -> None:
             here = model.lm_head.output.save()
     states: dict[str, Tensor] = {}
 
-    def run(prompt: Prompt, put: Any) -> Tensor:
+    def run(prompt: list[list[int]], put: Any) -> Tensor:
         def change(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             output = output.clone()
             put(output)

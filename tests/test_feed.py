@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BatchEncoding
+from transformers import BartConfig, BartForConditionalGeneration, BatchEncoding
 
 import workbench as wb
+from tests import tiny
 from tests.families import family
 from workbench.errors import InputError
 
@@ -121,6 +122,57 @@ def test_ids_without_a_tokenizer() -> None:
             fed(model, prompt)
 
 
+def test_an_answer_begins_with_its_start_token_or_as_given() -> None:
+    module: Any = family("t5")[0]
+    model: Any = wb.LanguageModel(module, tokenizer=tiny.words())
+
+    def plain(prompt: list[int], answer: list[int]) -> Any:
+        with torch.no_grad():
+            return module(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([answer])).logits
+
+    cat, dog = ids(model, "the cat sat"), ids(model, "its dog")
+    for given, answer in ((None, [0]), ("its dog", [0, *dog]), ([[0, *dog]], [0, *dog]), ([0, 3], [0, 3])):
+        with model.trace("the cat sat", decoder_input_ids=given):
+            logits = model.output.logits.save()
+        assert torch.equal(logits.value, plain(cat, answer)), given
+    with model.trace(["the cat sat", "its dog"], invoker_args={"decoder_input_ids": ["a mat", "a dog run"]}):
+        logits = model.output.logits.save()
+    for row, (prompt, answer) in enumerate((("the cat sat", "a mat"), ("its dog", "a dog run"))):
+        beside = plain(ids(model, prompt), [0, *ids(model, answer)])
+        torch.testing.assert_close(logits[row, : beside.shape[1]], beside[0], rtol=1e-4, atol=1e-5)
+    assert model.scanned("the cat sat").shape("lm_head") == (1, 1, 60)
+    with pytest.raises(InputError, match="have different lengths, and one generation cannot go on with them"):
+        with model.generate() as tracer:
+            for answer in ("a mat", "a dog run"):
+                with tracer.invoke("the cat", decoder_input_ids=answer):
+                    pass
+    module.config.decoder_start_token_id = module.generation_config.decoder_start_token_id = None
+    module.config.bos_token_id = module.generation_config.bos_token_id = None
+    with pytest.raises(InputError, match="does not say with which token its decoder begins: give decoder_input_ids="):
+        fed(model, "the cat")
+
+
+def test_an_encoder_that_counts_positions_by_itself_is_padded_behind() -> None:
+    config = BartConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=60, max_position_embeddings=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = BartForConditionalGeneration(config).eval()
+    model: Any = wb.LanguageModel(module)
+    prompts = [[5, 9, 14, 21, 33], [7, 3]]
+    with model.trace(prompts):
+        logits = model.output.logits.save()
+    tokens = model.generate(prompts, max_new_tokens=3, trace=False, pad_token_id=0)
+    for row, prompt in enumerate(prompts):
+        one = {"input_ids": torch.tensor([prompt])}
+        with torch.no_grad():
+            plain = module(**one, decoder_input_ids=torch.tensor([[2]])).logits
+        torch.testing.assert_close(logits[row], plain[0], rtol=1e-4, atol=1e-5)
+        alone: Any = module.generate(**one, max_new_tokens=3, do_sample=False)  # type: ignore[operator]
+        assert torch.equal(tokens[row], alone[0])
+
+
 def test_inputs_by_name() -> None:
     module, images = family("vit")
     model: Any = wb.NNsight(module)
@@ -141,7 +193,7 @@ def test_a_model_that_sees() -> None:
         image = model.model.vision_tower.output.last_hidden_state.save()
     assert torch.equal(logits.value, plain)
     assert image.shape == (2, 5, 32)
-    assert model.scanned(**inputs).how.startswith("scanned by a real run, since fake tensors failed")
+    assert model.scanned(**inputs).how == "scanned"
     with model.generate(**inputs, max_new_tokens=3, pad_token_id=0):
         tokens = model.generator.output.save()
     assert torch.equal(tokens.value, seeing.generate(**inputs, max_new_tokens=3, pad_token_id=0, do_sample=False))

@@ -541,9 +541,10 @@ def test_every_call_of_every_forward_seen_at_once_changes_nothing(name: str, att
     net, kwargs = family(name)
     if attention == "eager" or getattr(net, "_supports_sdpa", False):
         net.set_attn_implementation(attention)  # type: ignore[operator]
-    before = [dict(module.__dict__) for module in net.modules()]
     with torch.no_grad():
         expected = net(**kwargs)
+    before = [dict(module.__dict__) for module in net.modules()]  # a first pass may leave transformers' own hooks
+    with torch.no_grad():
         sites = 0
         with ExitStack() as stack:
             for module in net.modules():

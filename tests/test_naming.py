@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
-from tests.families import DECODERS, FAMILIES, SEEING, family
+from tests.families import DECODERS, FAMILIES, family
 from workbench.errors import InputError
 from workbench.models.naming import FAMILIES as TABLE
 from workbench.models.naming import guessed
 
 IDS = [[5, 9, 14, 21, 33], [7, 3, 8, 40, 11]]
-WITH_HEADS = [name for name in [*DECODERS, "bert", "t5", "llava", "vit"] if name != "mamba"]
+WITH_HEADS = [name for name in FAMILIES if name != "mamba"]
 
 
 def opened(name: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -33,7 +33,7 @@ def traced(model: Any, inputs: dict[str, Any]) -> Any:
     return model.trace(**inputs)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *SEEING])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_residual_stream_is_transformers_hidden_states(name: str) -> None:
     model, module, inputs = opened(name)
     before = [path for path, _ in module.named_modules()]
@@ -60,10 +60,11 @@ def test_the_residual_stream_is_transformers_hidden_states(name: str) -> None:
     assert [path for path, _ in module.named_modules()] == before
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *SEEING])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_stream_is_written(name: str) -> None:
     model, module, inputs = opened(name)
-    stack = module.get_submodule(TABLE[module.config.model_type].layers)
+    inner = module.get_base_model() if name == "peft" else module
+    stack = inner.get_submodule(TABLE[module.config.model_type].layers)
 
     def run(path: Any, change: Any) -> Tensor:
         handle = path.register_forward_hook(change)
@@ -100,7 +101,9 @@ def test_heads_add_up_to_the_attention_output(name: str) -> None:
     with traced(model, inputs):
         heads = attn.heads.save()
         output = layer._envoy.find(layer._family.out).output.save()
-    weight = projection.weight if isinstance(projection, nn.Linear) else projection.weight.T
+    weight = projection.weight.T if type(projection).__name__ == "Conv1D" else projection.weight
+    if name == "peft":
+        weight = weight + projection.get_delta_weight("default")
     bias = 0 if projection.bias is None else projection.bias
     size = attn.d_head
     assert heads.shape[-2:] == (attn.n_heads, size) == (4, 8)

@@ -168,7 +168,7 @@ def tampered(change: Any, tmp_path: Path) -> Any:
         (lambda g, h, t: g["nodes"][1]["args"].__setitem__(1, "__class__"), "the attribute '__class__' may not be"),
         (lambda g, h, t: g["nodes"][1]["args"].__setitem__(1, "numpy"), "the attribute 'numpy' may not be used"),
         (lambda g, h, t: g["nodes"][1]["args"].__setitem__(0, {"ref": 9}), "node 1 reads what comes after it"),
-        (lambda g, h, t: g.update(version=99), "of version 99, and this workbench reads version 1"),
+        (lambda g, h, t: g.update(version=99), "of version 99, and this workbench reads versions 1 and 2"),
         (lambda g, h, t: g.update(saved=[99]), "keeps nodes that it does not have"),
         (lambda g, h, t: g["nodes"][0].pop("op"), "this is no graph of a workbench"),
         (lambda g, h, t: t.clear(), "the tensors tensor_0 are missing beside this graph"),

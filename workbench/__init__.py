@@ -10,21 +10,24 @@ from workbench.envoy import Envoy
 from workbench.functions import apply
 from workbench.interventions import ablate
 from workbench.models.base import NNsight
+from workbench.tracing import elsewhere
 
 if TYPE_CHECKING:
     from workbench.jupyter.history import runs
     from workbench.lens import attention_patterns, direct_logit_attribution, logit_lens, top_tokens
     from workbench.models.language import LanguageModel, demo
+    from workbench.remote.config import CONFIG
 
 __all__ = [
-    "Envoy", "LanguageModel", "NNsight", "ablate", "apply", "attention_patterns", "demo", "direct_logit_attribution",
-    "errors", "logit_lens", "runs", "top_tokens",
+    "CONFIG", "Envoy", "LanguageModel", "NNsight", "ablate", "apply", "attention_patterns", "demo",
+    "direct_logit_attribution", "errors", "logit_lens", "runs", "top_tokens",
 ]  # fmt: skip
 
 _LATER = {
     "LanguageModel": "workbench.models.language",
     "demo": "workbench.models.language",
     "runs": "workbench.jupyter.history",
+    "CONFIG": "workbench.remote.config",
     "logit_lens": "workbench.lens",
     "attention_patterns": "workbench.lens",
     "direct_logit_attribution": "workbench.lens",
@@ -43,6 +46,16 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"workbench has no {name!r}")
+
+
+def _elsewhere() -> elsewhere.Elsewhere:
+    """What runs a trace on a server; loaded with the first one that asks for it."""
+    from workbench.remote.client import Client
+
+    return Client()
+
+
+elsewhere.register(_elsewhere)
 
 
 def _link() -> None:

@@ -50,12 +50,24 @@ class WireError(ValueError, WorkbenchError):
     """Something cannot be kept in a file or sent, or what was read is not allowed."""
 
 
+class RemoteError(RuntimeError, WorkbenchError):
+    """A server refused a job, lost it, or does not answer. `status` is the HTTP status, if there was an answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class MissingWeightsWarning(UserWarning):
     """A model was opened with weights that its files do not have: these are random."""
 
 
 class NeverReachedWarning(UserWarning):
     """An intervention did nothing, since its site was never reached."""
+
+
+class TrainModeWarning(UserWarning):
+    """A model was traced in train mode: its dropout makes each run another."""
 
 
 class NodeError(WorkbenchError):

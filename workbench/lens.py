@@ -237,7 +237,7 @@ def logit_lens(model: LanguageModel, prompt: Any) -> LogitLens:
     with model.trace(prompt) as tracer:
         tokens = _tokens(model, tracer)
         streams = torch.stack([layers[0].resid_pre, *[layer.resid_post for layer in layers]])[:, 0]
-        logits = _capped(model, model.unembed(model.final_norm(streams))).save()
+        logits = _capped(model, model.unembed(_scaled(model, model.final_norm(streams)))).save()
         layers[-1].output.stop()
     labels = ["embedding", *[f"layer {number}" for number in range(len(layers))]]
     return LogitLens(tokens, labels, logits.value, lambda id: pieces(model.tokenizer, [id])[0])
@@ -356,7 +356,11 @@ def top_tokens(model: LanguageModel, prompt: Any, k: int = 5) -> TopTokens:
 
 
 def _tokens(model: LanguageModel, tracer: Any) -> list[str]:
-    ids = tracer.invoker.inputs[1]["input_ids"]
+    """The labels of the layers' positions: of what a decoder reads, where it is apart from the prompt."""
+    given = tracer.invoker.inputs[1]
+    if "input_ids" not in given:
+        raise InputError(f"this looks at tokens, and this {type(model.module).__name__} was given {', '.join(given)}")
+    ids = given.get("decoder_input_ids", given["input_ids"])
     if ids.shape[0] != 1:
         raise InputError(f"this looks at one prompt; {ids.shape[0]} were given: ask for each by itself")
     row = ids[0].tolist()
@@ -366,6 +370,16 @@ def _tokens(model: LanguageModel, tracer: Any) -> list[str]:
 def _capped(model: LanguageModel, logits: Any) -> Any:
     cap = getattr(getattr(model.module, "config", None), "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _scaled(model: LanguageModel, states: Any) -> Any:
+    """What the unembedding reads: T5 with one matrix for embedding and unembedding makes it smaller first."""
+    config: Any = getattr(model.module, "config", None)
+    if getattr(config, "model_type", "") == "t5" and getattr(
+        config, "scale_decoder_outputs", config.tie_word_embeddings
+    ):
+        return states * config.d_model**-0.5
+    return states
 
 
 def _added(layer: Any) -> Any:

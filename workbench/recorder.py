@@ -443,6 +443,14 @@ class Recorder:
                         proxy._set_value(values[id])
         self.release()
 
+    def pend(self, reason: Callable[[int], str]) -> None:
+        """The run goes on elsewhere: nothing more is recorded, and the proxies wait until `finish`."""
+        self.finished = True
+        self.reason = reason
+        self.bindings = {}
+        self._forget()
+        self.fake = self.check = None
+
     def release(self) -> None:
         """Let go of inputs, constants and waiting proxies."""
         self.finished = True

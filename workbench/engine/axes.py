@@ -13,13 +13,14 @@ from workbench.site import Site
 
 
 class Sizes(NamedTuple):
-    """The batch's rows and the prompts' positions of one scan."""
+    """The batch's rows, the prompts' positions, and those of a decoder that answers them, of one scan."""
 
     batch: int
     length: int
+    answer: int = 0
 
 
-SMALL, LARGE = Sizes(3, 17), Sizes(5, 30)
+SMALL, LARGE = Sizes(3, 17, 7), Sizes(5, 30, 11)
 """Sizes of which no small multiple or sum is another's, so that each growing axis has one explanation."""
 
 
@@ -27,7 +28,8 @@ class Axes(NamedTuple):
     """What the axes of one tensor are.
 
     `batch` is the axis that holds the rows; with `merged`, each row's positions lie behind it in the same axis, as
-    where a router looks at all tokens of all prompts. `positions` are the axes that hold a prompt's positions.
+    where a router looks at all tokens of all prompts. `positions` are the axes that hold a prompt's positions,
+    `answers` those that hold the positions of a decoder that answers it.
     `mixed` are axes that grow with the input in another way, such as tokens sorted by expert. Each row is there
     `times` times, one after the other, as with beams.
     """
@@ -37,6 +39,7 @@ class Axes(NamedTuple):
     merged: bool = False
     mixed: tuple[int, ...] = ()
     times: int = 1
+    answers: tuple[int, ...] = ()
 
 
 class Known(NamedTuple):
@@ -93,13 +96,16 @@ def compared(small: Tensor, large: Tensor, at: Sizes, then: Sizes) -> Axes:
     merged = False
     positions: list[int] = []
     mixed: list[int] = []
+    answers: list[int] = []
     for axis, (a, b) in enumerate(zip(small.shape, large.shape, strict=True)):
         if a == b:
             continue
         if (a, b) == (at.length, then.length):
             positions.append(axis)
+        elif (a, b) == (at.answer, then.answer):
+            answers.append(axis)
         elif batch is None and (a, b) in ((at.batch, then.batch), (at.batch * at.length, then.batch * then.length)):
             batch, merged = axis, a != at.batch
         else:
             mixed.append(axis)
-    return Axes(batch, tuple(positions), merged, tuple(mixed))
+    return Axes(batch, tuple(positions), merged, tuple(mixed), answers=tuple(answers))

@@ -19,7 +19,8 @@ class Rows(NamedTuple):
     """Rows `start` to `stop` of a batch of `total`, `length` positions of `width`; the others are padding.
 
     Padding follows a prompt, or, with `left`, goes before it, as where generation goes on at the end. `length` and
-    `width` are 0 where inputs have no positions.
+    `width` are 0 where inputs have no positions; `answer` of `answers` are the positions of a decoder that answers
+    the prompt, padded behind.
     """
 
     start: int
@@ -28,10 +29,12 @@ class Rows(NamedTuple):
     length: int = 0
     width: int = 0
     left: bool = False
+    answer: int = 0
+    answers: int = 0
 
     @property
     def padded(self) -> bool:
-        return self.length != self.width
+        return self.length != self.width or self.answer != self.answers
 
 
 class Cut:
@@ -89,6 +92,8 @@ class Cut:
             own = [axis + (behind if axis > batch else 0) for axis in axes.positions]
             for axis in [*own, batch + 1] if axes.merged else own:
                 index[axis] = self._positions(shape[axis])
+            for axis in axes.answers:
+                index[axis + (behind if axis > batch else 0)] = slice(rows.answer)
         return tuple(index)
 
     def _positions(self, size: int) -> slice:

@@ -47,10 +47,11 @@ def _key(block: nn.Module, number: str) -> Any:
 
 def _module_key(module: nn.Module, number: str) -> Any:
     numbered = type(module).__module__.startswith("transformers.")
+    noted = type(module).__module__.startswith("peft.")  # with what it was made, its own path among it
     attributes = tuple(
         (name, "its number" if numbered and name in _NUMBERS and str(value) == number else _attribute_key(value))
         for name, value in sorted(module.__dict__.items())
-        if name not in _TORCHS_OWN
+        if name not in _TORCHS_OWN and not (noted and name == "kwargs")
     )
     return type(module), attributes, _tensors_key(module._parameters), _tensors_key(module._buffers)
 
@@ -60,6 +61,8 @@ def _attribute_key(value: Any) -> Any:
         return type(value), value
     if isinstance(value, (tuple, list)):
         return type(value), tuple(map(_attribute_key, value))
+    if isinstance(value, dict):  # as an adapter has by its name
+        return type(value), tuple((_attribute_key(name), _attribute_key(item)) for name, item in value.items())
     if isinstance(value, partial):
         return id(value.func), _attribute_key(value.args), _attribute_key(tuple(value.keywords.items()))
     return id(value)  # the same object, as a shared configuration is; else these are not the same

@@ -32,8 +32,9 @@ class Passing:
 
     `forward` makes it, `modules` maps paths to modules, `rows` gives each invoke its part of the batch (None for a
     single invoke) and `layout` says which axes these rows lie along, `trained` gives the parameters that a user
-    attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows whether all
-    have come to their end, and `finish` takes what came of it.
+    attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows
+    whether all have come to their end, `finish` takes what came of it, and `stepping` is the module that each step
+    calls once.
     """
 
     forward: Callable[[], Any]
@@ -43,6 +44,7 @@ class Passing:
     layout: Layout | None = None
     finish: Callable[[Any], Any] | None = None
     ended: Callable[[Rows], bool] | None = None
+    stepping: str = ""
 
 
 class Model(Protocol):

@@ -62,6 +62,7 @@ class Interleaver:
         self._ended = passing.ended
         self._over: set[int] = set()  # invokes whose text has ended; what is computed for them is padding
         self._stepped = passing.finish is not None
+        self._stepping = passing.stepping
         self._blocks = [block, *[run.plan.blocks[id] for id in block.steps]]
         self._open: list[Steps] = []
         self._frames: dict[int, Frame] = {}  # block → its frame in this step
@@ -143,7 +144,7 @@ class Interleaver:
             for place, calls in block.hooks.items():
                 hooks.setdefault(place, {})[block.id] = calls
         if self._stepped:
-            hooks.setdefault(("", True), {})
+            hooks.setdefault((self._stepping, True), {})
         for (path, before), calls in hooks.items():
             module = self.modules[path]
             installed.append((module, before))
@@ -170,7 +171,7 @@ class Interleaver:
     def _input_hook(self, path: str, calls: dict[int, Calls]) -> Callable[..., Any]:
         thread = get_ident()
         met = self._counted(calls, (path, "input", ""))
-        begins = self._stepped and not path
+        begins = self._stepped and path == self._stepping
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if self._busy or get_ident() != thread:

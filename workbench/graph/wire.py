@@ -1,14 +1,12 @@
 """Wire: a graph as JSON, with the tensors that it names beside it, to be kept in a file or sent.
 
-It holds names of operations from a list of allowed ones, never code: what is read from a file can compute on tensors
+It holds names of operations from a table of allowed ones, never code: what is read from a file can compute on tensors
 and nothing else.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,118 +14,191 @@ from torch import Tensor
 
 from workbench.errors import WireError
 from workbench.graph import operations as ops
+from workbench.graph.allowed import FUNCTION, check, function, name_in_table, settled, table
+from workbench.graph.codecs import Reader, Writer, sendable
 from workbench.graph.graph import Block, Graph
+from workbench.graph.limits import Limits
 from workbench.graph.modes import read as read_mode
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.operations import Operation
 from workbench.graph.source import text
 from workbench.site import Site
 
-VERSION = 1
+MODES = 8
+"""Modes that one statement may run under."""
+
+VERSION = 2
+READS = (1, 2)
+"""Versions that can be read: in 1 a graph was bound to tensors alone."""
 
 
-def to_wire(graph: Graph, bindings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_wire(
+    graph: Graph, bindings: Mapping[str, Any], writer: Writer | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The graph as plain JSON data, and the tensors it is bound to by name.
+
+    Args:
+        graph: what was recorded.
+        bindings: what its names stand for: tensors, and containers of them for which there is a codec.
+        writer: what else is written beside it; tensors inside containers go there.
 
     Raises:
         WireError: something that cannot travel, such as a function of the user's; it names the line and the cure.
     """
     tensors: dict[str, Tensor] = {}
-    for node in graph.nodes:
-        for argument in _arguments((node.args, node.kwargs)):
-            if argument.name not in tensors:
-                tensors[argument.name] = _bound(bindings[argument.name], node)
+    values: dict[str, Any] = {}
+    writer = writer or Writer()
     data = {
         "version": VERSION,
         "blocks": [list(block) for block in graph.blocks],
-        "nodes": [_node(node) for node in graph.nodes],
+        "nodes": [_node(node, bindings, tensors, values, writer) for node in graph.nodes],
         "saved": sorted(graph.saved),
     }
-    return data, tensors
+    if values:
+        data["values"] = values
+    return data, {**tensors, **{f"{_INNER}{name}": tensor for name, tensor in writer.tensors.items()}}
 
 
-def from_wire(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Graph, dict[str, Any]]:
+_INNER = "in/"
+"""What stands before the names of tensors inside containers."""
+
+
+def from_wire(
+    data: Any, tensors: Mapping[str, Tensor | None], limits: Limits | None = None
+) -> tuple[Graph, dict[str, Any]]:
     """The graph and what its names are bound to.
 
     Raises:
         WireError: data of another version, or with something that is not allowed in it.
     """
-    if data.get("version") != VERSION:
+    limits = limits or Limits()
+    if type(data) is not dict:
+        raise WireError("this is no graph of a workbench: it is no object")
+    if data.get("version") not in READS or type(data.get("version")) is not int:
         raise WireError(
-            f"this graph is of version {data.get('version')!r}, and this workbench reads version {VERSION}; "
-            "use the workbench that wrote it, or write it anew"
+            f"this graph is of version {data.get('version')!r}, and this workbench reads versions "
+            f"{' and '.join(map(str, READS))}; use the workbench that wrote it, or write it anew"
         )
     try:
-        blocks = tuple(Block(*block) for block in data["blocks"])
-        nodes = tuple(_read(id, node, len(blocks)) for id, node in enumerate(data["nodes"]))
+        blocks = _blocks(data["blocks"])
+        if len(data["nodes"]) > limits.nodes:
+            raise WireError(f"this graph has {len(data['nodes'])} statements; {limits.nodes} are allowed")
+        names: dict[str, None] = {}
+        nodes = tuple(_read(id, node, blocks, names) for id, node in enumerate(data["nodes"]))
+        _opened(nodes, blocks)
         saved = frozenset(data["saved"])
-        if not saved <= set(range(len(nodes))):
+        if not all(type(id) is int and 0 <= id < len(nodes) for id in saved):
             raise WireError("this graph keeps nodes that it does not have")
-    except (KeyError, TypeError, IndexError) as error:
+        inner = {name.removeprefix(_INNER): each for name, each in tensors.items() if name.startswith(_INNER)}
+        reader = Reader(inner)
+        values = {name: reader.read(value) for name, value in data.get("values", {}).items()}
+        if reader.refs or reader.arguments:
+            raise WireError("a value that a graph is bound to refers to the graph")
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, WireError):
+            raise
         raise WireError(f"this is no graph of a workbench: {type(error).__name__}: {error}") from error
-    names = tuple(dict.fromkeys(each.name for node in nodes for each in _arguments((node.args, node.kwargs))))
-    missing = [name for name in names if name not in tensors]
+    missing = [name for name in names if name not in tensors and name not in values]
     if missing:
-        raise WireError(f"the tensors {', '.join(missing)} are missing beside this graph")
-    return Graph(nodes, saved, names, blocks), {name: tensors[name] for name in names}
+        raise WireError(f"the tensors {', '.join(missing)[:200]} are missing beside this graph")
+    bound = {name: values[name] if name in values else tensors[name] for name in names}
+    return Graph(nodes, saved, tuple(names), blocks), bound
 
 
-# ---- operations
+# ---- blocks
+
+_KINDS = frozenset({"trace", "generate", "steps", "session", "loop"})
+_INSIDE = {
+    "trace": ("session", "loop"),
+    "generate": ("session", "loop"),
+    "steps": ("generate",),
+    "loop": ("session", "loop"),
+}
+_OPENS = {ops.TRACE: ("trace", "generate"), ops.LOOP: ("loop",), ops.STEPS: ("steps",)}
 
 
-@cache
-def allowed() -> dict[str, Operation]:
-    """The operations that may stand in a file, by name."""
-    from torch.overrides import get_overridable_functions
-
-    found = dict(ops.registered())
-    for functions in get_overridable_functions().values():
-        for fn in functions:
-            name = ops.name_of(fn)
-            if name.rpartition(".")[2] not in _DENIED:
-                found.setdefault(name, ops.of(fn))
-    for name in ops.FACTORIES:
-        fn = getattr(torch, name)
-        found.setdefault(ops.name_of(fn), ops.of(fn))
-    return found
-
-
-def _operation(name: str, args: Any) -> Operation:
-    if name == "method":
-        return ops.method(args[1])
-    found = allowed().get(name)
-    if found is None:
-        raise WireError(f"{name!r} is no operation that may stand in a file")
-    return found
+def _blocks(data: list[Any]) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    for id, each in enumerate(data):
+        kind, parent = each
+        if kind not in _KINDS:
+            raise WireError(f"there is no block of kind {str(kind)[:40]!r}")
+        if id == 0:
+            if parent is not None or kind in ("steps", "loop"):
+                raise WireError("the first block of a graph is a trace, a generation or a session")
+        elif type(parent) is not int or not 0 <= parent < id or blocks[parent].kind not in _INSIDE.get(kind, ()):
+            raise WireError(f"block {id}, a {kind}, stands in no block in which it could")
+        blocks.append(Block(kind, parent))
+    if not blocks:
+        raise WireError("this graph has no blocks")
+    return tuple(blocks)
 
 
-def _attribute(op: Operation, args: Any) -> None:
-    """Attributes are named in clear. Private ones are never touched, nor those that lead out of tensors: to memory, to
-    files (an array writes itself to one), to functions of Python's."""
-    if op.name in _NAMING and (not isinstance(args[1], str) or args[1].startswith("_") or args[1] in _DENIED):
-        raise WireError(f"the attribute {args[1]!r} may not be used by what comes from a file")
+def _opened(nodes: tuple[Node, ...], blocks: tuple[Block, ...]) -> None:
+    """Each block inside another is run by one node of the outer one, after what stands in it."""
+    opened: dict[int, int] = {}
+    for node in nodes:
+        kinds = _OPENS.get(node.op)
+        if kinds is not None:
+            block = node.args[0]
+            if not 0 < block < len(blocks) or blocks[block].kind not in kinds or blocks[block].parent != node.block:
+                raise WireError(f"node {node.id} runs a block that it cannot run")
+            if block in opened:
+                raise WireError(f"block {block} is run twice")
+            opened[block] = node.id
+        elif node.op is ops.EXIT and (
+            node.args[0] >= len(blocks) or blocks[node.args[0]].kind not in ("session", "loop")
+        ):
+            raise WireError(f"node {node.id} leaves a block that it cannot leave")
+    for id in range(1, len(blocks)):
+        if id not in opened:
+            raise WireError(f"block {id} is never run")
+    for node in nodes:
+        if node.block and node.id >= opened[node.block]:
+            raise WireError(f"node {node.id} stands in a block that was run before it")
+        kind = blocks[node.block].kind
+        if (node.op is ops.SITE or node.op is ops.SWAP or node.op is ops.SKIP) and kind in ("session", "loop"):
+            raise WireError(f"node {node.id} is a site outside any forward pass")
+        if node.op is ops.ITEM and kind not in ("loop", "steps"):
+            raise WireError(f"node {node.id} is an item outside any loop")
+        if node.op is ops.STOP and kind in ("session", "loop"):
+            raise WireError(f"node {node.id} stops a pass that there is not")
+        for ref in node.refs:
+            if not _sees(node.block, nodes[ref].block, blocks) and nodes[ref].op is ops.ITEM:
+                raise WireError(f"node {node.id} reads the item of a loop that it does not stand in")
+    for id, block in enumerate(blocks):
+        if block.kind == "loop" and not any(node.op is ops.ITEM and node.block == id for node in nodes):
+            raise WireError(f"block {id} is a loop without an item")
 
 
-_NAMING = frozenset({"method", "getattr", "setattr"})
-_DENIED = frozenset(
-    """apply_ data_ptr dump format format_map map2_ map_ module_load numpy register_hook
-    register_post_accumulate_grad_hook set_ share_memory_ storage tofile untyped_storage""".split()
-)
+def _sees(block: int | None, other: int, blocks: tuple[Block, ...]) -> bool:
+    while block is not None:
+        if block == other:
+            return True
+        block = blocks[block].parent
+    return False
 
 
 # ---- nodes
 
 
-def _node(node: Node) -> dict[str, Any]:
-    op = node.op
-    if op.name != "method":
-        known = allowed().get(op.name)
-        if known is None or known.fn is not op.fn:
-            raise _error(node, f"the function {op.name} is not torch's, and cannot travel: a file holds no code")
-    _attribute(op, node.args)
-    data: dict[str, Any] = {"op": op.name, "args": [_encode(arg, node) for arg in node.args]}
+def _node(
+    node: Node, bindings: Mapping[str, Any], tensors: dict[str, Tensor], values: dict[str, Any], writer: Writer
+) -> dict[str, Any]:
+    name = name_in_table(node.op)
+    if name is None:
+        raise refusal(node, f"the function {node.op.name} is not torch's, and cannot travel: no code does")
+    try:
+        check(name, node.args, node.kwargs)
+    except WireError as error:
+        raise refusal(node, str(error)) from error
+    for argument in arguments((node.args, node.kwargs)):
+        if argument.name not in tensors and argument.name not in values:
+            _bound(argument.name, bindings[argument.name], node, tensors, values, writer)
+    plain = Writer(lambda what: refusal(node, what))
+    data: dict[str, Any] = {"op": name, "args": [plain.write(arg) for arg in node.args]}
     if node.kwargs:
-        data["kwargs"] = {name: _encode(value, node) for name, value in node.kwargs.items()}
+        data["kwargs"] = {name: plain.write(value) for name, value in node.kwargs.items()}
     for name, value in (("invoke", node.invoke), ("block", node.block)):
         if value:
             data[name] = value
@@ -139,116 +210,107 @@ def _node(node: Node) -> dict[str, Any]:
     return data
 
 
-def _read(id: int, data: Mapping[str, Any], blocks: int) -> Node:
-    refs: list[int] = []
-    args = tuple(_decode(arg, refs) for arg in data["args"])
-    kwargs = {name: _decode(value, refs) for name, value in data.get("kwargs", {}).items()}
+def travels(node: Node, bindings: Mapping[str, Any], standing: Callable[[Any], bool] = lambda value: False) -> None:
+    """Refuse a node that cannot travel, when it is written rather than when all is sent.
+
+    Args:
+        node: what was just recorded.
+        bindings: what its names stand for.
+        standing: says of a bound value that something else is sent in its place, as a model's name.
+
+    Raises:
+        WireError: it names the line and the cure.
+    """
+    values = {name: value for name, value in bindings.items() if not standing(value)}
+    own = {each.name for each in arguments((node.args, node.kwargs))} & values.keys()
+    _node(node, values, {}, dict.fromkeys(bindings.keys() - own), Writer())
+
+
+def _bound(
+    name: str, value: Any, node: Node, tensors: dict[str, Tensor], values: dict[str, Any], writer: Writer
+) -> None:
+    if isinstance(value, Tensor) and not value.is_complex() and not isinstance(value, torch.nn.Parameter):
+        tensors[name] = sendable(value, lambda what: refusal(node, what))
+        return
+    before, writer.refuse = writer.refuse, lambda what: refusal(node, what)
+    try:
+        values[name] = writer.write(value)
+    finally:
+        writer.refuse = before
+
+
+def _read(id: int, data: Mapping[str, Any], blocks: tuple[Block, ...], names: dict[str, None]) -> Node:
+    reader = Reader({})
+    args = tuple(reader.read(arg) for arg in _list(data["args"]))
+    kwargs = {name: reader.read(value) for name, value in data.get("kwargs", {}).items()}
     op = _operation(data["op"], args)
-    _attribute(op, args)
+    check(data["op"], args, kwargs)
+    args, kwargs = settled(op, args, kwargs)
+    refs = reader.refs
     guard = data.get("guard")
     if guard is not None:
         refs.append(guard)
-    if any(not isinstance(ref, int) or not 0 <= ref < id for ref in refs):
+    if any(type(ref) is not int or not 0 <= ref < id for ref in refs):
         raise WireError(f"node {id} reads what comes after it")
-    block = data.get("block", 0)
-    if not 0 <= block < blocks:
+    block, invoke = data.get("block", 0), data.get("invoke", 0)
+    if type(block) is not int or not 0 <= block < len(blocks):
         raise WireError(f"node {id} stands in a block that there is not")
-    line = (str(data.get("line", "a file")), 0)
+    if type(invoke) is not int or not 0 <= invoke < 1 << 16:
+        raise WireError(f"node {id} belongs to an invoke that there cannot be")
+    names.update(dict.fromkeys(reader.arguments))
+    line = (str(data.get("line", "a file"))[:500], 0)
+    modes = _list(data.get("modes", []))
     try:
-        modes = tuple(map(read_mode, data.get("modes", ())))
+        if len(modes) > MODES:
+            raise ValueError(f"{len(modes)} of them, and at most {MODES} are let in")
+        modes = tuple(map(read_mode, modes))
     except (TypeError, ValueError) as error:
         raise WireError(f"node {id} runs under what is no mode of torch: {error}") from error
-    return Node(id, op, args, kwargs, tuple(refs), line, data.get("invoke", 0), block, guard, modes)
+    return Node(id, op, args, kwargs, tuple(refs), line, invoke, block, guard, modes)
 
 
-def _error(node: Node, what: str) -> WireError:
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise WireError("the arguments of a statement are no list")
+    return value
+
+
+def _operation(name: Any, args: tuple[Any, ...]) -> Operation:
+    if name == "method":
+        if len(args) < 2 or type(args[1]) is not str:
+            raise WireError("a method is called by its name")
+        check("method", args, {})
+        return ops.method(args[1])
+    if isinstance(name, str) and name.startswith(FUNCTION):
+        return function(name.removeprefix(FUNCTION))
+    found = table().get(name) if isinstance(name, str) else None
+    if found is None:
+        raise WireError(f"{str(name)[:80]!r} is no operation that may stand in a file or a request")
+    return found
+
+
+def refusal(node: Node, what: str) -> WireError:
+    """An error that says on which line what cannot travel was written, and what to do."""
     line = text(node.line)
-    error = WireError(f"{what} ({line}). Write it with torch functions and operators on traced values")
+    error = WireError(
+        f"{what} ({line}). Write it with torch functions and operators on traced values; for a server, its operator "
+        "can offer a function by name"
+    )
     error.line = line
     return error
 
 
-def _bound(value: Any, node: Node) -> Tensor:
-    if isinstance(value, Tensor) and type(value) in (Tensor, torch.nn.Parameter) and not value.is_sparse:
-        return value.detach().contiguous()
-    raise _error(node, f"a {type(value).__name__} cannot travel")
-
-
-# ---- values
-
-_DTYPES = {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
-_LAYOUTS = {str(each): each for each in vars(torch).values() if isinstance(each, torch.layout)}
-
-
-def _encode(value: Any, node: Node) -> Any:
-    """A value as JSON: what JSON has stays as it is, the rest is an object with one key that says what it is."""
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    kind = type(value)
-    if kind is int:
-        return value
-    if kind is float:
-        return value if math.isfinite(value) else {"float": str(value)}
-    if kind is list:
-        return [_encode(item, node) for item in value]
-    for name, (type_, write, _) in _KINDS.items():
-        if kind is type_:
-            return {name: write(value, lambda item: _encode(item, node))}
-    raise _error(node, f"a {kind.__name__} cannot travel")
-
-
-def _decode(value: Any, refs: list[int]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, refs) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((name, inner),) = value.items()
-    if name == "float":
-        return float(inner)
-    made = _KINDS[name][2](inner, lambda item: _decode(item, refs))
-    if type(made) is Ref:
-        refs.append(made.id)
-    return made
-
-
-def _whole(value: Any, inner: Callable[[Any], Any]) -> list[Any]:
-    return [inner(item) for item in value]
-
-
-def _pairs(value: Mapping[Any, Any], inner: Callable[[Any], Any]) -> list[Any]:
-    return [[inner(key), inner(item)] for key, item in value.items()]
-
-
-Write = Callable[[Any, Callable[[Any], Any]], Any]
-
-_KINDS: dict[str, tuple[type, Write, Write]] = {
-    "ref": (Ref, lambda ref, inner: ref.id, lambda id, inner: Ref(id)),
-    "tensor": (Argument, lambda argument, inner: argument.name, lambda name, inner: Argument(name)),
-    "tuple": (tuple, _whole, lambda items, inner: tuple(_whole(items, inner))),
-    "dict": (dict, _pairs, lambda pairs, inner: {inner(key): inner(item) for key, item in pairs}),
-    "slice": (
-        slice,
-        lambda each, inner: _whole((each.start, each.stop, each.step), inner),
-        lambda parts, inner: slice(*_whole(parts, inner)),
-    ),
-    "site": (Site, lambda site, inner: list(site), lambda parts, inner: Site(*parts)),
-    "ellipsis": (type(...), lambda each, inner: True, lambda each, inner: ...),
-    "dtype": (torch.dtype, lambda each, inner: str(each), lambda name, inner: _DTYPES[name]),
-    "layout": (torch.layout, lambda each, inner: str(each), lambda name, inner: _LAYOUTS[name]),
-    "device": (torch.device, lambda each, inner: str(each), lambda name, inner: torch.device(name)),
-    "size": (torch.Size, lambda each, inner: list(each), lambda sizes, inner: torch.Size(sizes)),
-    "complex": (complex, lambda each, inner: [each.real, each.imag], lambda parts, inner: complex(*parts)),
-}
-
-
-def _arguments(value: Any) -> list[Argument]:
+def arguments(value: Any) -> list[Argument]:
     """Each named value in a node's arguments."""
     if type(value) is Argument:
         return [value]
     if isinstance(value, (tuple, list)) and type(value) is not Site:
-        return [each for item in value for each in _arguments(item)]
+        return [each for item in value for each in arguments(item)]
     if isinstance(value, dict):
-        return [each for item in value.values() for each in _arguments(item)]
+        return [each for item in value.values() for each in arguments(item)]
     if isinstance(value, slice):
-        return _arguments((value.start, value.stop, value.step))
+        return arguments((value.start, value.stop, value.step))
     return []
+
+
+__all__ = ["READS", "VERSION", "Ref", "arguments", "from_wire", "refusal", "to_wire"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from threading import RLock
 from typing import Any, Self
@@ -17,12 +19,14 @@ from workbench.engine.scan import NOWHERE, Inside, Scan, Scanner
 from workbench.engine.shadow import FAKING
 from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
-from workbench.errors import InputError
+from workbench.errors import InputError, TrainModeWarning
 from workbench.graph.modes import state
-from workbench.recorder import not_recording
+from workbench.models.suitable import drops, refuse
+from workbench.recorder import CURRENT, not_recording
 from workbench.site import Site
 from workbench.tracing import edits
 from workbench.tracing.editor import Editor
+from workbench.tracing.elsewhere import Where
 from workbench.tracing.session import Session
 from workbench.tracing.tracer import ScanContext, Tracer
 
@@ -57,6 +61,7 @@ class NNsight(Envoy):
     def __init__(self, module: nn.Module, rename: Mapping[str, str] | None = None) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"a torch.nn.Module is wrapped here, not a {type(module).__name__}")
+        refuse(module)
         self.__dict__["_scans"] = {}
         self.__dict__["_lock"] = RLock()
         self.__dict__["_edits"] = ()
@@ -74,6 +79,8 @@ class NNsight(Envoy):
         validate: bool = False,
         batch_size: int | None = None,
         invoker_args: Mapping[str, Any] | None = None,
+        remote: Where = False,
+        blocking: bool = True,
         **kwargs: Any,
     ) -> Any:
         """Open a trace: the body is recorded, and runs with the model when the `with` block ends.
@@ -86,19 +93,40 @@ class NNsight(Envoy):
             batch_size: rows of the input that are run at once; what is saved is joined. Half as many where memory runs
                 out.
             invoker_args: arguments for preparing the input, such as `max_length`.
+            remote: run it on a server, the one that CONFIG names or the one of this address; no weights are needed.
+            blocking: False does not wait for the server: `tracer.job` is asked, awaited, cancelled.
             kwargs: further arguments of the model's forward.
         """
-        if not trace:
-            with self.trace(
-                *inputs, scan=scan, validate=validate, batch_size=batch_size, invoker_args=invoker_args, **kwargs
-            ):
-                result = self._root.output.save()
-            return result.value
+        self._say_training()
         options = dict(invoker_args or {})
-        return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, batch_size=batch_size)
+        made = Tracer(
+            self, inputs, kwargs, options, scan=scan, validate=validate, batch_size=batch_size,
+            remote=remote, blocking=blocking,
+        )  # fmt: skip
+        if trace:
+            return made
+        with made:
+            result = self._root.output.save()
+        return result.value if blocking else made.job
 
-    def scan(self, *inputs: Any, **kwargs: Any) -> ScanContext:
-        """A context that knows shapes and runs nothing real: `with model.scan(x): width = model.h.output.shape[-1]`."""
+    def _say_training(self) -> None:
+        """Warn of dropout that is at work, except in a session, where it may be trained."""
+        module = self._root._module
+        if module.training and CURRENT.get() is None:
+            path = drops(module)
+            if path is not None:
+                warnings.warn(
+                    f"the model is in train mode, so {path} drops values at random and each run differs; call "
+                    f"{type(module).__name__}.eval() on it first, unless that is meant",
+                    TrainModeWarning,
+                    stacklevel=3,
+                )
+
+    def scan(self, *inputs: Any, remote: Where = False, **kwargs: Any) -> ScanContext:
+        """A context that knows shapes and runs nothing real: `with model.scan(x): width = model.h.output.shape[-1]`.
+
+        It needs no weights, so with `remote=` too it is done here.
+        """
         return ScanContext(self, inputs, kwargs, {}, scan=True, validate=False)
 
     def scanned(self, *inputs: Any, **kwargs: Any) -> Scan:
@@ -124,16 +152,22 @@ class NNsight(Envoy):
                 self._scans[key] = found
         return found
 
-    def session(self) -> Session:
-        """Open a session: traces that run one after the other and share their values, without saving them."""
-        return Session(self)
+    def session(self, remote: Where = False, blocking: bool = True) -> Session:
+        """Open a session: traces that run one after the other and share their values, without saving them.
 
-    def edit(self, inplace: bool = False) -> Editor:
+        Args:
+            remote: run all of it on a server, as one job; values that are not saved stay there.
+            blocking: False does not wait for the server: `session.job` is asked, awaited, cancelled.
+        """
+        return Session(self, remote, blocking)
+
+    def edit(self, inplace: bool = False, remote: Where = False) -> Editor:
         """Open an edit: what its block writes is done in every later trace of the edited model.
 
         Args:
             inplace: edit this model itself; else the block gives a new one, `with model.edit() as edited:`, which
                 shares all modules and weights with this one, and has this one's edits too.
+            remote: refuse, on its line, what could not be sent to a server with a later trace.
 
         Example:
             >>> import torch, workbench as wb
@@ -143,7 +177,7 @@ class NNsight(Envoy):
             >>> edited.trace(torch.ones(2), trace=False), model.trace(torch.ones(2), trace=False)
             (tensor([2., 2.]), tensor([1., 1.]))
         """
-        return Editor(self, inplace)
+        return Editor(self, inplace, remote)
 
     def clear_edits(self) -> None:
         """Take back all edits of this model."""
@@ -198,6 +232,20 @@ class NNsight(Envoy):
         view.__dict__.update(self.__dict__)
         return view
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A model of its own, with copied weights and the same edits."""
+        copied = memo[id(self)] = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            if name == "_lock":
+                copied.__dict__[name] = RLock()
+            elif name == "_scans":
+                copied.__dict__[name] = {}
+            elif name == "_edits":
+                copied.__dict__[name] = value  # frozen, and its operations are known by identity
+            elif name != "_scanner_kept":
+                copied.__dict__[name] = deepcopy(value, memo)
+        return copied
+
     # ---- where it is
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -217,6 +265,11 @@ class NNsight(Envoy):
     def devices(self) -> list[torch.device]:
         """The devices that hold its parameters, each once."""
         return list(dict.fromkeys(p.device for p in self._root._module.parameters()))
+
+    @property
+    def _key(self) -> str | None:
+        """The name under which a server hosts it; None for a module that was made here."""
+        return self._root.__dict__.get("_opened_as")
 
     @property
     def _base(self) -> NNsight:

@@ -17,11 +17,13 @@ class Generation:
     """One call of `generate`.
 
     `steps` is how many new tokens there will be at most, `times` how often each prompt's row is in the batch (beams,
-    several samples of one prompt), `returned` how many sequences each prompt gives.
+    several samples of one prompt), `returned` how many sequences each prompt gives. With `answers` a decoder writes
+    apart from the prompt.
     """
 
-    def __init__(self, module: Any, tokenizer: Any, options: dict[str, Any]) -> None:
+    def __init__(self, module: Any, tokenizer: Any, options: dict[str, Any], answers: bool = False) -> None:
         options = dict(options)
+        self._answers = answers
         self._module = module
         self._tokenizer = tokenizer
         self._stream: Any = options.pop("stream", False)
@@ -61,8 +63,9 @@ class Generation:
 
     def trimmed(self, tokens: Tensor, rows: Rows) -> Tensor:
         """An invoke's tokens up to the end of its longest text: alone, generation would have ended there."""
-        ends = torch.isin(tokens[:, rows.length :], self._ends).cummax(1).values.all(0)
-        return tokens[:, : rows.length + int((~ends).sum()) + 1]
+        begun = rows.answer if self._answers else rows.length
+        ends = torch.isin(tokens[:, begun:], self._ends).cummax(1).values.all(0)
+        return tokens[:, : begun + int((~ends).sum()) + 1]
 
     def _see(self, tokens: Tensor) -> None:
         """Look at what is written so far, after each step."""

@@ -1,9 +1,10 @@
-"""LanguageModel: a Hugging Face causal language model with its tokenizer, opened by name, folder, or as it stands."""
+"""LanguageModel: a Hugging Face model with its tokenizer, opened by name, folder, or as it stands."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import torch
@@ -15,22 +16,38 @@ from workbench.engine.execution import Passing
 from workbench.engine.values import map_tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
+from workbench.models import containers  # noqa: F401  (registers how outputs and caches travel)
 from workbench.models.base import NNsight, Prepared
 from workbench.models.generation import Generation
-from workbench.models.naming import STANDARD, standard
+from workbench.models.naming import STANDARD, base_of, standard
 from workbench.models.opening import DEMO, Opening
-from workbench.models.tokens import encode, in_vocabulary, padding, pieces, positions_of, widened
+from workbench.models.tokens import (
+    DECODED,
+    decoded_length,
+    encode,
+    in_vocabulary,
+    padding,
+    pieces,
+    positions_of,
+    started,
+    widened,
+)
 from workbench.site import Site
+from workbench.tracing.elsewhere import Where
 from workbench.tracing.tracer import Tracer
 
 GENERATOR = "generator"
 
 
 class LanguageModel(NNsight):
-    """A causal language model that takes text.
+    """A language model that takes text: one that goes on with it, fills gaps in it, or answers it in a text of its own.
 
     Opening by name or folder reads only the configuration: weights are on the meta device until the first run that
     needs them, so the module tree and all shapes are there at once.
+
+    A model with an encoder and a decoder (T5, BART) reads the prompt with its encoder. Its decoder begins with the
+    model's own start token unless `decoder_input_ids=` gives it token ids or a text, which follows the start token:
+    `model.trace("a prompt", decoder_input_ids="the answer")`, or the same in `tracer.invoke(...)`.
 
     Args:
         model: a hub id, a folder, `"workbench/demo-gpt2"`, a `PreTrainedConfig` (modules and shapes, no weights), or a
@@ -64,6 +81,7 @@ class LanguageModel(NNsight):
     ) -> None:
         own = self.__dict__
         own["_opening"] = None
+        own["_opened_as"] = str(model) if isinstance(model, (str, PathLike)) else None
         module = model
         if not isinstance(model, nn.Module):
             opening = Opening(model, kwargs)
@@ -71,11 +89,32 @@ class LanguageModel(NNsight):
             module = opening.weights() if dispatch else opening.modules()
             own["_opening"] = None if dispatch else opening
         own["tokenizer"] = tokenizer
-        takes = inspect.signature(module.forward).parameters
+        takes = inspect.signature(base_of(module)[1].forward).parameters
+        own["_decodes"] = "decoder_input_ids" in takes
         own["_takes_positions"] = "position_ids" in takes
         own["_takes_mask"] = "attention_mask" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
         super().__init__(module, rename)
         self._give_generator()
+
+    def trace(self, *inputs: Any, invoker_args: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
+        """Open a trace of a prompt, as `NNsight.trace` does of any input.
+
+        Args:
+            inputs: a prompt: text, a list of texts, token ids, chat messages, what a tokenizer returned; inputs by
+                name if left out: `input_ids=`, `pixel_values=`.
+            invoker_args: for the tokenizer, as `{"max_length": 10, "truncation": True}`.
+            kwargs: `batch_size`, `scan`, `validate`, `trace` as there; `decoder_input_ids` of a model with a decoder
+                apart; anything else is the forward's.
+
+        Example:
+            >>> import workbench as wb
+            >>> model = wb.demo("gpt2")
+            >>> with model.trace(["The Eiffel Tower is in the city of", "The Colosseum is in the city of"]):
+            ...     best = model.lm_head.output[:, -1].argmax(-1).save()
+            >>> model.tokenizer.batch_decode(best[:, None])
+            [' Paris', ' Rome']
+        """
+        return super().trace(*inputs, invoker_args=_routed(inputs, invoker_args, kwargs), **kwargs)
 
     def tokens(self, prompt: Any) -> list[str]:
         """The prompt's tokens as text, each with its leading space."""
@@ -98,8 +137,14 @@ class LanguageModel(NNsight):
             return (), options  # inputs by name: input_ids=, pixel_values=
         if len(inputs) != 1:
             raise InputError(f"a language model takes one prompt (or one list of prompts), not {len(inputs)} arguments")
-        encoded = encode(self.tokenizer, inputs[0], **options)
-        size = getattr(getattr(self._module, "config", None), "vocab_size", None)
+        prompt, answer = inputs[0], options.pop(DECODED[0], None)
+        if isinstance(prompt, Mapping) and DECODED[0] in prompt:
+            prompt, answer = {name: value for name, value in prompt.items() if name != DECODED[0]}, prompt[DECODED[0]]
+        encoded = encode(self.tokenizer, prompt, left=not self._decodes, **options)
+        config: Any = getattr(self._module, "config", None)
+        if hasattr(config, "get_text_config"):
+            config = config.get_text_config()
+        size = getattr(config, "vocab_size", None)
         if size and _length(encoded):
             in_vocabulary(encoded["input_ids"], size)
         if not self._takes_positions:
@@ -107,7 +152,21 @@ class LanguageModel(NNsight):
         elif _length(encoded) and encoded["input_ids"].shape[0] > 1:
             # Each row has positions of its own, as in a larger batch, so that an edit of one row's stays its own.
             encoded.setdefault("position_ids", positions_of(_mask(encoded)))
+        if self._decodes and _length(encoded):
+            encoded[DECODED[0]] = self._answered(answer, encoded["input_ids"].shape[0])
         return (), self._masked(encoded)
+
+    def _answered(self, answer: Any, rows: int) -> Tensor:
+        """What the decoder reads of each of these prompts: `(batch, position)`."""
+        if isinstance(answer, Tensor):
+            return answer if answer.ndim > 1 else answer[None]
+        start = started(self._module, answer)
+        if answer is None:
+            return torch.full((rows, 1), start)
+        written = isinstance(answer, str) or (isinstance(answer, (list, tuple)) and isinstance(answer[0], str))
+        read = encode(self.tokenizer, answer, left=False, **({"add_special_tokens": False} if written else {}))
+        ids = read["input_ids"]
+        return torch.cat([ids.new_full((ids.shape[0], 1), start), ids], 1) if written else ids
 
     def _masked(self, encoded: dict[str, Any]) -> dict[str, Any]:
         """Without an attention mask where the model takes none."""
@@ -141,6 +200,7 @@ class LanguageModel(NNsight):
         if len(prepared) == 1 or not all(_length(kwargs) for _, kwargs in prepared):
             return super()._batch(prepared)
         width = max(_length(kwargs) for _, kwargs in prepared)
+        answer = max(decoded_length(kwargs) for _, kwargs in prepared)
         pad = padding(self.tokenizer)
         joined: Prepared = []
         for args, kwargs in prepared:
@@ -148,7 +208,8 @@ class LanguageModel(NNsight):
             named = {**kwargs, "attention_mask": mask}
             if self._takes_positions:
                 named.setdefault("position_ids", positions_of(mask))
-            joined.append((args, self._masked(widened(named, width, pad, left))))
+            named = widened(named, width, pad, left)
+            joined.append((args, self._masked(widened(named, answer, pad, False, DECODED) if answer else named)))
         return super()._batch(joined)
 
     def _rows(self, prepared: Prepared) -> list[Rows] | None:
@@ -156,11 +217,15 @@ class LanguageModel(NNsight):
         if rows is None:
             return None
         lengths = [_length(kwargs) for _, kwargs in prepared]
-        return [each._replace(length=own, width=max(lengths)) for each, own in zip(rows, lengths, strict=True)]
+        answers = [decoded_length(kwargs) for _, kwargs in prepared]
+        return [
+            each._replace(length=own, width=max(lengths), answer=answer, answers=max(answers))
+            for each, own, answer in zip(rows, lengths, answers, strict=True)
+        ]
 
     def _sizes(self) -> tuple[Sizes, Sizes]:
         longest = getattr(getattr(self._module, "config", None), "max_position_embeddings", None) or LARGE.length
-        return (SMALL, LARGE) if longest >= LARGE.length else (Sizes(3, 11), Sizes(5, 13))
+        return (SMALL, LARGE) if longest >= LARGE.length else (Sizes(3, 11, 7), Sizes(5, 13, 8))
 
     def _sized(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes
@@ -174,7 +239,11 @@ class LanguageModel(NNsight):
                 return tensor.new_ones((sizes.batch, sizes.length, *tensor.shape[2:]))
             return tensor.new_ones((sizes.batch, *tensor.shape[1:]))
 
-        return map_tensors(sized, args), map_tensors(sized, kwargs)
+        answers = {name: value for name, value in kwargs.items() if name in DECODED and isinstance(value, Tensor)}
+        named = map_tensors(sized, {name: value for name, value in kwargs.items() if name not in answers})
+        for name, value in answers.items():
+            named[name] = value.new_ones((sizes.batch, sizes.answer, *value.shape[2:]))
+        return map_tensors(sized, args), named
 
     # ---- generation
 
@@ -187,6 +256,8 @@ class LanguageModel(NNsight):
         invoker_args: Mapping[str, Any] | None = None,
         stream: bool | Callable[[list[str]], object] = False,
         seed: int | None = None,
+        remote: Where = False,
+        blocking: bool = True,
         **kwargs: Any,
     ) -> Any:
         """Open a generation: the body is recorded, and runs with the model as it writes token after token.
@@ -202,6 +273,7 @@ class LanguageModel(NNsight):
             scan: as for `trace`, of step 0; as are `validate` and `invoker_args`.
             stream: True prints the text as it comes; a function is called in each step with the new text of each row.
             seed: for sampling; the random state of the session is as before afterwards.
+            remote: as for `trace`, as is `blocking`.
             kwargs: for the model's own `generate`: `max_new_tokens` (1 unless given), `do_sample`, `num_beams`, …
 
         Example:
@@ -215,12 +287,24 @@ class LanguageModel(NNsight):
         """
         kwargs |= {"stream": stream} if stream else {}
         kwargs |= {} if seed is None else {"seed": seed}
-        options = dict(invoker_args or {})
+        options = _routed(inputs, invoker_args, kwargs)
+        self._say_training()
+        made = Tracer(
+            self,
+            inputs,
+            kwargs,
+            options,
+            scan=scan,
+            validate=validate,
+            kind="generate",
+            remote=remote,
+            blocking=blocking,
+        )
         if trace:
-            return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate")
-        with Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate"):
+            return made
+        with made:
             result = self._generated().save()
-        return result.value
+        return result.value if blocking else made.job
 
     def _give_generator(self) -> None:
         """A module beside the model through which passes what it generates."""
@@ -237,18 +321,21 @@ class LanguageModel(NNsight):
         if not generate or not hasattr(self._module, "generate"):
             return super()._passing(prepared, kwargs, generate)
         module = self.__dict__["_module"] = self._base._ready()
-        args, named = self._joined(prepared, left=True)
+        left = not self._decodes  # an answer does not stand behind its prompt
+        args, named = self._joined(prepared, left=left)
         named.pop("position_ids", None)  # generation counts them itself
-        generation = Generation(module, self.tokenizer, kwargs)
+        generation = Generation(module, self.tokenizer, kwargs, answers=self._decodes)
         rows = self._rows(prepared)
+        if len({decoded_length(kwargs) for _, kwargs in prepared}) > 1:
+            raise InputError(
+                "the answers that these prompts begin with (decoder_input_ids) have different lengths, and one "
+                "generation cannot go on with them together: generate for each length by itself"
+            )
         layout = None
         if rows is not None:
-            rows = [each._replace(left=True) for each in rows]
-            given = {
-                Site(GENERATOR, "output"): Known(
-                    {(): Axes(0, (1,), times=generation.returned)}, trim=generation.trimmed
-                )
-            }
+            rows = [each._replace(left=left) for each in rows]
+            written = Axes(0, (1,) if left else (), times=generation.returned)
+            given = {Site(GENERATOR, "output"): Known({(): written}, trim=generation.trimmed)}
             layout = self._layout(args, named, given, generation.times)
         generator = self._root.__dict__["generator"]._module
         return Passing(
@@ -258,6 +345,7 @@ class LanguageModel(NNsight):
             layout=layout,
             finish=generator,
             ended=generation.ended,
+            stepping=base_of(module)[0],
         )
 
     def _forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -267,6 +355,12 @@ class LanguageModel(NNsight):
         """Inputs where the model's weights are."""
         device = next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
         return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in kwargs.items()}
+
+
+def _routed(inputs: tuple[Any, ...], invoker_args: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for preparing the prompt, with those among the others that go with a prompt; they are taken out."""
+    given = {name: kwargs.pop(name) for name in DECODED[:1] if inputs and name in kwargs}
+    return {**given, **(invoker_args or {})}
 
 
 def _length(kwargs: Mapping[str, Any]) -> int:

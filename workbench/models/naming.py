@@ -87,6 +87,7 @@ FAMILIES["bert"] = _BERT._replace(  # where queries are made and used stands a f
 )
 
 STANDARD = ("layers", "embed", "final_norm", "unembed", "names")
+_OUTSIDE = Family._fields[:4]
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,34 @@ class Names:
         return "\n".join(lines)
 
 
+def base_of(module: nn.Module) -> tuple[str, nn.Module]:
+    """The model inside what peft puts around it, with its path; of any other model itself."""
+    inside = getattr(module, "get_base_model", None)
+    base = inside() if callable(inside) else module
+    if not isinstance(base, nn.Module):
+        return "", module
+    return next((path, base) for path, each in module.named_modules() if each is base)
+
+
 def names_of(module: nn.Module) -> Names:
     """The names of a model's architecture: from the table, else guessed by its structure.
 
     Raises:
         InputError: no stack of layers can be found.
     """
-    kind = str(getattr(getattr(module, "config", None), "model_type", ""))
+    around, base = base_of(module)
+    kind = str(getattr(getattr(base, "config", None), "model_type", ""))
     family = FAMILIES.get(kind)
+    why = f"{kind or type(base).__name__} is not in the table"
     if family is not None:
+        family = family._replace(**{name: _under(around, getattr(family, name)) for name in _OUTSIDE})
         try:
             for path in family[:4]:
                 module.get_submodule(path)
             return Names(family, f"from the table for {kind!r}")
-        except AttributeError:
-            pass  # another head than the table's, such as a classifier's
-    return Names(guessed(module), f"guessed by structure: {kind or type(module).__name__} is not in the table")
+        except AttributeError:  # another head than the table's, such as a classifier's
+            why = f"a {type(base).__name__} has not all that the table says of {kind!r}"
+    return Names(guessed(module), f"guessed by structure: {why}")
 
 
 def guessed(module: nn.Module) -> Family:
@@ -162,7 +175,8 @@ def _child(layer: nn.Module, words: tuple[str, ...]) -> str:
 
 
 def _last_linear(layer: nn.Module, path: str) -> str:
-    inside = [name for name, child in layer.get_submodule(path).named_modules() if _linear(child)] if path else []
+    children = layer.get_submodule(path).named_modules() if path else ()
+    inside = [name for name, child in children if _linear(child) and ".base_layer" not in name and "lora_" not in name]
     return f"{path}.{inside[-1]}" if inside else ""
 
 
@@ -175,6 +189,7 @@ def _projections(layer: nn.Module, attn: str) -> tuple[str, ...]:
 
 
 def _linear(module: nn.Module) -> bool:
+    module = getattr(module, "base_layer", module)
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
@@ -287,10 +302,12 @@ class Attention(Part):
     @property
     def d_head(self) -> int:
         """Features of one head."""
-        projection = self._at(self._family.out, "output projection").module
-        weight = projection.weight
-        assert isinstance(weight, Tensor)
-        return (weight.shape[1] if isinstance(projection, nn.Linear) else weight.shape[0]) // self.n_heads
+        projection: Any = self._at(self._family.out, "output projection").module
+        projection = getattr(projection, "base_layer", projection)  # inside what peft puts around it
+        width = getattr(projection, "in_features", None)  # quantised weights have another shape
+        if width is None:
+            width = projection.weight.shape[0 if type(projection).__name__ == "Conv1D" else 1]
+        return int(width) // self.n_heads
 
     @property
     def heads(self) -> Any:

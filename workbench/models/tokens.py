@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor
 
 from workbench.errors import InputError
 
+DECODED = ("decoder_input_ids", "decoder_attention_mask", "decoder_position_ids")
+"""Inputs of a decoder that answers what an encoder reads; its positions are other ones than the prompt's."""
 
-def encode(tokenizer: Any, prompt: Any, **options: Any) -> dict[str, Any]:
+
+def encode(tokenizer: Any, prompt: Any, left: bool = True, **options: Any) -> dict[str, Any]:
     """A prompt as the model's keyword arguments.
 
     Args:
@@ -19,23 +22,25 @@ def encode(tokenizer: Any, prompt: Any, **options: Any) -> dict[str, Any]:
         prompt: a string, a list of strings, token ids (list, list of lists, or tensor `(position,)` or
             `(batch, position)`), chat messages (`[{"role": "user", "content": "…"}]`, or a list of such lists), or what
             a tokenizer returned.
+        left: where padding goes in a list of prompts: before the shorter ones, or else behind them.
         options: for the tokenizer, such as `max_length=` and `truncation=`.
 
     Returns:
         `input_ids` and `attention_mask`, each `(batch, position)`. Shorter prompts of a list are padded on the left,
-        so that position -1 is each one's last token, and `position_ids` then count each prompt from 0.
+        so that position -1 is each one's last token, and `position_ids` then count each prompt from 0. `positions`
+        says where a prompt's own tokens are.
 
     Raises:
         InputError: an empty prompt, or something that is no prompt.
     """
     if isinstance(prompt, Mapping):
-        return _tokenized(tokenizer, prompt)
+        return _tokenized(tokenizer, prompt, left)
     if isinstance(prompt, str):
         prompt = [prompt]
     elif _is_chat(prompt):
-        return _padded(tokenizer, _chats(tokenizer, [prompt], options))
+        return _padded(tokenizer, _chats(tokenizer, [prompt], options), left)
     elif isinstance(prompt, (list, tuple)) and prompt and all(map(_is_chat, prompt)):
-        return _padded(tokenizer, _chats(tokenizer, prompt, options))
+        return _padded(tokenizer, _chats(tokenizer, prompt, options), left)
     if isinstance(prompt, Tensor):
         ids = _rows(prompt)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -53,14 +58,15 @@ def encode(tokenizer: Any, prompt: Any, **options: Any) -> dict[str, Any]:
         rows = [list(item) for item in prompt]
     else:
         raise InputError(_no_prompt(prompt))
-    return _padded(tokenizer, rows)
+    return _padded(tokenizer, rows, left)
 
 
-def _tokenized(tokenizer: Any, prompt: Mapping[str, Any]) -> dict[str, Any]:
+def _tokenized(tokenizer: Any, prompt: Mapping[str, Any], left: bool) -> dict[str, Any]:
     """What a tokenizer returned, as tensors."""
     rows = prompt.get("input_ids")
     if isinstance(rows, (list, tuple)) and len({len(row) for row in rows if isinstance(row, (list, tuple))}) > 1:
-        return _padded(tokenizer, [list(row) for row in rows])
+        more = {name: value for name, value in prompt.items() if name not in ("input_ids", "attention_mask")}
+        return {**_padded(tokenizer, [list(row) for row in rows], left), **more}
     return {
         name: _rows(value) if isinstance(value, (list, tuple)) or name == "input_ids" else value
         for name, value in prompt.items()
@@ -105,32 +111,63 @@ def in_vocabulary(ids: Tensor, size: int) -> None:
         )
 
 
-def _padded(tokenizer: Any, rows: list[list[int]]) -> dict[str, Any]:
+def _padded(tokenizer: Any, rows: list[list[int]], left: bool) -> dict[str, Any]:
     longest = max(map(len, rows))
     if all(len(row) == longest for row in rows):
         ids = torch.tensor(rows)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     pad = padding(tokenizer)
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    ids = torch.tensor([_filled(row, pad, longest, left) for row in rows])
+    mask = torch.tensor([_filled([1] * len(row), 0, longest, left) for row in rows])
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions_of(mask)}
 
 
-def widened(inputs: Mapping[str, Any], width: int, pad: int, left: bool) -> dict[str, Any]:
-    """A prompt's inputs with padding to `width` positions, behind it or, with `left`, before it."""
-    ids = inputs["input_ids"]
+def _filled(row: list[int], filler: int, length: int, left: bool) -> list[int]:
+    more = [filler] * (length - len(row))
+    return more + row if left else row + more
+
+
+def widened(
+    inputs: Mapping[str, Any], width: int, pad: int, left: bool, only: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """A prompt's inputs with padding to `width` positions, behind it or, with `left`, before it.
+
+    `only` names the inputs that are padded, of which the first has the ids; else all but a decoder's are.
+    """
+    ids = inputs[only[0] if only else "input_ids"]
     more = width - ids.shape[1]
     if not more:
         return dict(inputs)
-    mask = inputs.get("attention_mask")
-    wide = dict(inputs) | {"attention_mask": torch.ones_like(ids) if mask is None else mask}
+    wide = dict(inputs)
+    if only is None and inputs.get("attention_mask") is None:
+        wide["attention_mask"] = torch.ones_like(ids)
     for name, value in wide.items():
-        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == ids.shape:
-            filler = value.new_full(
-                (value.shape[0], more, *value.shape[2:]), {"input_ids": pad, "labels": -100}.get(name, 0)
-            )
-            wide[name] = torch.cat([filler, value] if left else [value, filler], 1)
+        chosen = name in only if only else name not in DECODED
+        if chosen and isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == ids.shape:
+            filler = {"input_ids": pad, "decoder_input_ids": pad, "labels": -100}.get(name, 0)
+            more_of_it = value.new_full((value.shape[0], more, *value.shape[2:]), filler)
+            wide[name] = torch.cat([more_of_it, value] if left else [value, more_of_it], 1)
     return wide
+
+
+def decoded_length(inputs: Mapping[str, Any]) -> int:
+    """How many positions the decoder is given; 0 where there is none."""
+    ids = inputs.get(DECODED[0])
+    return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else 0
+
+
+def started(module: Any, answer: Any) -> int:
+    """The token with which a model's decoder begins."""
+    generation, config = getattr(module, "generation_config", None), getattr(module, "config", None)
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for each in (generation, config):
+            found = getattr(each, name, None)
+            if isinstance(found, int):
+                return found
+    raise InputError(
+        f"the configuration of this {type(module).__name__} does not say with which token its decoder begins: give "
+        "decoder_input_ids=, token ids of shape (batch, position)"
+    )
 
 
 def positions_of(mask: Tensor) -> Tensor:

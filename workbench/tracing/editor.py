@@ -12,6 +12,7 @@ from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.creation import Creation
 from workbench.tracing.edits import Edit
+from workbench.tracing.elsewhere import Where, checked
 
 if TYPE_CHECKING:
     from workbench.models.base import NNsight
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Editor:
     """`with model.edit() as edited:` — what is written inside is done in every later trace of `edited`."""
 
-    def __init__(self, model: NNsight, inplace: bool) -> None:
+    def __init__(self, model: NNsight, inplace: bool, remote: Where = False) -> None:
+        self._remote = remote
         self._model = model if inplace else model._view()
         self._recorder = Recorder(self._model, Proxy)
         self._creation = Creation()
@@ -33,6 +35,8 @@ class Editor:
             raise NotTracingError("this edit was written already; call .edit() again")
         self._token = CURRENT.set(self._recorder)
         self._creation.__enter__()
+        if self._remote:
+            self._recorder.check = checked(self._recorder)
         return self._model
 
     def __exit__(

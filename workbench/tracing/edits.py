@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import WireError
 from workbench.graph.graph import Graph
+from workbench.graph.package import read_json
 from workbench.graph.wire import from_wire, to_wire
 from workbench.site import Site
 
@@ -56,7 +57,7 @@ def read(path: Path) -> list[Edit]:
     if header.get("kind") != KIND:
         raise WireError(f"{path} holds no edits; they are written by model.save_edits(path)")
     edits = []
-    for number, graph in enumerate(json.loads(header["graphs"])):
+    for number, graph in enumerate(read_json(header["graphs"])):
         own = f"{number}/"
         bound = {name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)}
         edits.append(Edit(*from_wire(graph, bound)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from workbench.engine.execution import Execution
 from workbench.engine.plan import plan
+from workbench.envoy import Envoy
 from workbench.errors import NeverReachedWarning, NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
@@ -18,6 +20,7 @@ from workbench.graph.source import text
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.creation import Creation
+from workbench.tracing.elsewhere import Call, Where, checked, elsewhere, keys_of, names_of
 from workbench.tracing.optimizers import recorded_optimizers
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.shapes import Shapes
@@ -60,7 +63,7 @@ class Session(Looping):
     A value of one trace can be used in the next without being saved, also between two models. Tensors, parameters
     and optimizers made inside belong to the session and are made when it runs.
 
-    After the block: `graph` is what was recorded, `logs` the lines that `log` wrote.
+    After the block: `graph` is what was recorded, `logs` the lines that `log` wrote, `job` what a server was asked.
 
     Example:
         >>> import torch, workbench as wb
@@ -75,8 +78,11 @@ class Session(Looping):
         True
     """
 
-    def __init__(self, model: NNsight) -> None:
+    def __init__(self, model: NNsight, remote: Where = False, blocking: bool = True) -> None:
         self.model = model
+        self.job: Any = None
+        self._remote = remote
+        self._blocking = blocking
         self.graph: Graph | None = None
         self.logs: list[str] = []
         self._recorder = Recorder(None, Proxy, "session")
@@ -94,6 +100,8 @@ class Session(Looping):
         self._token = CURRENT.set(self._recorder)
         self._stack.enter_context(Creation())
         self._stack.enter_context(recorded_optimizers())
+        if self._remote:
+            self._recorder.check = checked(self._recorder)
         return self
 
     def __exit__(
@@ -107,13 +115,22 @@ class Session(Looping):
                 reason = f"the session was left by {kind.__name__ if kind else 'an error'} before it could run"
                 self._recorder.finish({}, lambda id: reason)
             else:
-                self._run()
+                self._run(names_of(self._recorder, sys._getframe(1)) if self._remote else {})
         finally:
-            self._recorder.release()
+            if self._blocking or self.job is None:
+                self._recorder.release()
             self._shapes.release()
 
-    def _run(self) -> None:
+    def _run(self, names: dict[int, str]) -> None:
+        self._recorder.check = None
         self.graph = self._recorder.freeze()
+        if self._remote:
+            plan(self.graph)
+            bindings = self._recorder.bindings
+            used = [each for each in bindings.values() if isinstance(each, Envoy)]
+            call = Call(self._recorder, self.graph, bindings, keys_of(used or [self.model]), self._log, names=names)
+            self.job = elsewhere().run(call, self._remote, self._blocking)
+            return
         execution = Execution(plan(self.graph), self._recorder.bindings, self._log)
 
         def run() -> Execution:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from contextvars import Token
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -26,6 +27,7 @@ from workbench.graph.source import UNKNOWN, Line, caller, text
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.cache import KEEP, Cache
+from workbench.tracing.elsewhere import Call, Where, checked, elsewhere, keys_of, names_of
 from workbench.tracing.invoker import Invoker
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.session import finish
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 class Tracer(Scope):
     """One forward pass, being written.
 
-    After the block: `graph` is what was recorded (print it), `logs` the lines that `log` wrote. Inside a session the
-    pass is a part of the session's graph, and runs with it.
+    After the block: `graph` is what was recorded (print it), `logs` the lines that `log` wrote, `job` what a server
+    was asked to do. Inside a session the pass is a part of the session's graph, and runs with it.
     """
 
     def __init__(
@@ -55,12 +57,17 @@ class Tracer(Scope):
         validate: bool,
         batch_size: int | None = None,
         kind: Literal["trace", "generate"] = "trace",
+        remote: Where = False,
+        blocking: bool = True,
     ) -> None:
         self.model = model
         self.invoker: Invoker | None = None
         self.invokers: list[Invoker] = []
         self.logs: list[str] = []
         self.graph: Graph | None = None
+        self.job: Any = None
+        self._remote = remote
+        self._blocking = blocking
         self._inputs = inputs
         self._single = bool(inputs)
         self._kwargs = kwargs
@@ -106,6 +113,8 @@ class Tracer(Scope):
                 raise
         if self._validate:
             self._recorder.check = self._shapes.check
+        if self._remote and not self._session:
+            self._recorder.check = checked(self._recorder, self._recorder.check)
         return self
 
     def _enter_session(self, around: Recorder) -> None:
@@ -125,9 +134,9 @@ class Tracer(Scope):
         self._leave(None if error is None else kind, keep=error is None)
         try:
             if error is None:
-                self._finish()
+                self._finish(sys._getframe(1) if self._remote else None)
         finally:
-            if not self._session:
+            if not self._session and (self._blocking or self.job is None):
                 self._recorder.release()
                 self._shapes.release()
                 for invoker in self.invokers:
@@ -146,7 +155,7 @@ class Tracer(Scope):
                 reason = f"the trace was left by {kind.__name__ if kind else 'an error'} before it could run"
                 self._recorder.finish({}, lambda id: reason)
 
-    def _finish(self) -> None:
+    def _finish(self, frame: FrameType | None) -> None:
         if self._batch_size is not None and (self._batch_size < 1 or self._session or not self._single):
             raise InputError(
                 f"batch_size= splits the prompts of one trace, model.trace(prompts, batch_size=8), at least one at a "
@@ -162,7 +171,25 @@ class Tracer(Scope):
             self._recorder.add(ops.TRACE, (self._block, self.model, calls, self._kwargs))
             return
         self.graph = self._recorder.freeze()
-        self._run(plan(self.graph))
+        planned = plan(self.graph)
+        if self._remote:
+            self._send(planned, names_of(self._recorder, frame))
+        else:
+            self._run(planned)
+
+    def _send(self, plan: Plan, names: dict[int, str]) -> None:
+        """Have a server run it."""
+        if self._batch_size is not None:
+            raise InputError(
+                f"batch_size= splits a pass that runs here; leave it out with remote= ({text(self._line)})"
+            )
+        if any(here.late for here in plan.blocks[0].sites.values()):
+            self._refuse_late_writes(plan)
+        bindings = self._recorder.bindings
+        models = [self.model, *(each for each in bindings.values() if isinstance(each, Envoy))]
+        prepared = [invoker.inputs for invoker in self.invokers if invoker.inputs is not None]
+        call = Call(self._recorder, plan.graph, bindings, keys_of(models), self._log, prepared, self._kwargs, names)
+        self.job = elsewhere().run(call, self._remote, self._blocking)
 
     def _run(self, plan: Plan) -> None:
         prepared = [invoker.inputs for invoker in self.invokers if invoker.inputs is not None]
@@ -282,7 +309,7 @@ class Tracer(Scope):
 class ScanContext(Tracer):
     """`with model.scan(x):` — shapes can be asked for, nothing real is run."""
 
-    def _finish(self) -> None:
+    def _finish(self, frame: FrameType | None) -> None:
         self.graph = self._recorder.freeze()
         self._recorder.finish({}, lambda id: "this was a scan, which runs nothing: use model.trace(...)")
 

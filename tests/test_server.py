@@ -1,0 +1,344 @@
+"""The HTTP side, asked as any client would, of a real server in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+import workbench as wb
+from tests.serving import GPT2, LLAMA, Serving, serving
+from workbench.cli import main
+from workbench.graph.package import Request, pack, unpack_outcome
+from workbench.server.auth import Keys, new_key
+from workbench.tracing import elsewhere
+from workbench.tracing.elsewhere import Call
+
+PROMPT = "The Eiffel Tower is in the city of"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> dict[str, str]:
+    return {name: new_key(folder / "keys", name) for name in ("ann", "bob")}
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, keys: dict[str, str]) -> Iterator[Serving]:
+    with serving(folder, GPT2, "--keys", str(folder / "keys"), "--limit", "body=2MB", "--queue", "5") as running:
+        yield running
+
+
+@pytest.fixture
+def ann(server: Serving, keys: dict[str, str]) -> Iterator[httpx.Client]:
+    with client(server, keys["ann"]) as made:
+        yield made
+
+
+@pytest.fixture
+def bob(server: Serving, keys: dict[str, str]) -> Iterator[httpx.Client]:
+    with client(server, keys["bob"]) as made:
+        yield made
+
+
+def client(server: Serving, key: str | None) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=server.host, headers=headers, timeout=60, trust_env=False)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return wb.LanguageModel(GPT2)
+
+
+class Captured:
+    """Takes a call where it would be sent."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def run(self, call: Call, where: Any, blocking: bool) -> None:
+        self.calls.append(call)
+
+    def refuse(self, node: Any, bindings: Any) -> None:
+        pass
+
+
+@contextmanager
+def captured() -> Iterator[Captured]:
+    before, taken = list(elsewhere._found), Captured()
+    elsewhere.register(lambda: taken)
+    try:
+        yield taken
+    finally:
+        elsewhere._found[:] = before
+
+
+def request(model: Any, prompt: str = PROMPT, rounds: int = 0) -> bytes:
+    """A trace's request; with rounds, a session's that goes on for a while."""
+    with captured() as taken:
+        if rounds:
+            with model.session(remote=True) as session:
+                with session.iter(list(range(rounds))) as item:
+                    with model.trace(prompt):
+                        last = model.lm_head.output[:, -1].argmax(-1).save()
+                    session.log(item)
+        else:
+            with model.trace(prompt, remote=True):
+                last = model.lm_head.output[:, -1].save()
+        del last
+    (call,) = taken.calls
+    return pack(Request(call.graph, call.bindings, call.models, call.inputs, call.options))
+
+
+@pytest.fixture(scope="module")
+def data(model: Any) -> bytes:
+    return request(model)
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+
+
+def ended(client: httpx.Client, id: str) -> list[dict[str, Any]]:
+    return events_of(client.get(f"/v1/jobs/{id}/events").text)
+
+
+def test_a_job_from_sending_it_to_its_result(ann: httpx.Client, data: bytes, model: Any) -> None:
+    sent = ann.post("/v1/jobs", content=data)
+    assert sent.status_code == 202
+    id = sent.json()["id"]
+    assert sent.headers["location"] == f"/v1/jobs/{id}"
+    events = ended(ann, id)
+    assert [event["status"] for event in events if event["number"]] == [
+        "RECEIVED", "APPROVED", "QUEUED", "RUNNING", "COMPLETED",
+    ]  # fmt: skip
+    numbers = [event["number"] for event in events if event["number"]]
+    assert numbers == [1, 2, 3, 4, 5]
+    result = ann.get(f"/v1/jobs/{id}/result")
+    whole = result.content
+    view = ann.get(f"/v1/jobs/{id}").json()
+    assert view["status"] == "COMPLETED"
+    assert view["sha256"] == hashlib.sha256(whole).hexdigest() == result.headers["etag"].strip('"')
+    assert view["bytes"] == len(whole)
+    (logits,) = unpack_outcome(whole).values.values()
+    known = wb.LanguageModel(GPT2, dispatch=True)
+    ids = known.tokenizer(PROMPT, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(logits, known.module(**ids).logits[:, -1])
+
+
+def test_a_result_comes_in_parts(ann: httpx.Client, data: bytes) -> None:
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    ended(ann, id)
+    path = f"/v1/jobs/{id}/result"
+    whole = ann.get(path)
+    half = len(whole.content) // 2
+    first = ann.get(path, headers={"Range": f"bytes=0-{half - 1}"})
+    second = ann.get(path, headers={"Range": f"bytes={half}-", "If-Range": whole.headers["etag"]})
+    assert (first.status_code, second.status_code) == (206, 206)
+    assert first.content + second.content == whole.content
+    assert ann.get(path, headers={"Range": "bytes=99999999-"}).status_code == 416
+    changed = ann.get(path, headers={"Range": f"bytes={half}-", "If-Range": '"another"'})
+    assert changed.content == whole.content
+
+
+def test_news_go_on_behind_the_last_that_was_heard(ann: httpx.Client, data: bytes) -> None:
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    every = ended(ann, id)
+    rest = events_of(ann.get(f"/v1/jobs/{id}/events", headers={"Last-Event-ID": "3"}).text)
+    assert rest == [event for event in every if event["number"] > 3]
+    ids = [line for line in ann.get(f"/v1/jobs/{id}/events").text.splitlines() if line.startswith("id: ")]
+    assert ids == [f"id: {number}" for number in range(1, 6)]
+
+
+def test_the_news_can_be_the_answer(ann: httpx.Client, data: bytes) -> None:
+    answer = ann.post("/v1/jobs", content=data, headers={"Accept": "text/event-stream"})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert events_of(answer.text)[-1]["status"] == "COMPLETED"
+
+
+def test_the_same_id_is_the_same_job(ann: httpx.Client, bob: httpx.Client, data: bytes) -> None:
+    id = uuid.uuid4().hex
+    first, again = (ann.post("/v1/jobs", content=data, headers={"X-Workbench-Job": id}) for _ in range(2))
+    assert first.json()["id"] == again.json()["id"] == id
+    assert [event["status"] for event in ended(ann, id)].count("RUNNING") == 1
+    taken = bob.post("/v1/jobs", content=data, headers={"X-Workbench-Job": id})
+    assert (taken.status_code, taken.json()["error"][:21]) == (409, "this job id is taken;")
+
+
+def test_no_key_sees_anothers_job(ann: httpx.Client, bob: httpx.Client, data: bytes) -> None:
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    ended(ann, id)
+    for method, path in (("GET", ""), ("GET", "/events"), ("GET", "/result"), ("DELETE", "")):
+        answer = bob.request(method, f"/v1/jobs/{id}{path}")
+        assert (answer.status_code, answer.json()["error"][:21]) == (404, "there is no such job;")
+    assert id not in bob.get("/v1/jobs").text
+    assert id in ann.get("/v1/jobs").text
+    assert ann.get(f"/v1/jobs/{id}/result").status_code == 200
+
+
+def test_without_a_key_nothing_is_told(server: Serving, data: bytes) -> None:
+    for key in (None, "wb-guessed"):
+        with client(server, key) as stranger:
+            for method, path in (("GET", "/v1/models"), ("POST", "/v1/jobs"), ("GET", f"/v1/jobs/{'0' * 32}")):
+                answer = stranger.request(method, path, content=data)
+                assert answer.status_code == 401
+                assert "this server asks for a key" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"", 400, "first bytes"),
+        (b"{}", 400, "first bytes"),
+        (b"wbench1\n" + (99).to_bytes(8, "little") + b"{}", 400, "longer than it may be"),
+        (b"x" * 2_000_001, 413, "2,000,000 are allowed"),
+    ],
+)
+def test_what_is_no_request(ann: httpx.Client, content: bytes, status: int, words: str) -> None:
+    answer = ann.post("/v1/jobs", content=content)
+    assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
+
+
+def test_a_body_that_says_nothing_of_its_length_is_cut_off(ann: httpx.Client) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b"x" * (1 << 16)
+
+    answer = ann.post("/v1/jobs", content=parts())
+    assert (answer.status_code, "more than the 2,000,000 bytes" in answer.json()["error"]) == (413, True)
+
+
+def test_a_model_that_is_not_hosted(ann: httpx.Client) -> None:
+    answer = ann.post("/v1/jobs", content=request(wb.LanguageModel(LLAMA)))
+    assert answer.status_code == 404
+    assert answer.json()["error"] == f"this server does not host {LLAMA}; it hosts {GPT2}"
+
+
+def test_another_version_is_told_in_words(ann: httpx.Client) -> None:
+    answer = ann.get("/v1/models", headers={"X-Workbench-Protocol": "2"})
+    assert answer.status_code == 400
+    assert "update workbench here" in answer.json()["error"]
+    assert ann.get("/v1/models").headers["x-workbench-protocol"] == "1"
+
+
+def test_ids_that_are_none(ann: httpx.Client) -> None:
+    assert ann.get("/v1/jobs/%2e%2e%2fkeys").status_code in (404, 422)
+    assert ann.get("/v1/jobs/short").status_code == 422
+    assert ann.get(f"/v1/jobs/{'0' * 32}").status_code == 404
+    assert ann.get("/v1/nothing").json()["error"] == "Not Found"
+
+
+def test_a_key_may_not_fill_the_queue_and_keys_take_turns(
+    ann: httpx.Client, bob: httpx.Client, model: Any, data: bytes
+) -> None:
+    long = request(model, rounds=300)
+    first = ann.post("/v1/jobs", content=long).json()["id"]
+    while ann.get(f"/v1/jobs/{first}").json()["status"] == "QUEUED":
+        time.sleep(0.01)
+    anns = [ann.post("/v1/jobs", content=data).json()["id"] for _ in range(5)]
+    full = ann.post("/v1/jobs", content=data)
+    assert (full.status_code, full.json()["error"]) == (429, "5 of your jobs are queued; wait until some have run")
+    bobs = [bob.post("/v1/jobs", content=data).json()["id"] for _ in range(2)]
+    assert [bob.get(f"/v1/jobs/{id}").json()["position"] for id in bobs] == [1, 3]
+    assert [ann.get(f"/v1/jobs/{id}").json()["position"] for id in anns] == [0, 2, 4, 5, 6]
+    early = ann.get(f"/v1/jobs/{anns[0]}/result")
+    assert (early.status_code, "has not ended, it is QUEUED" in early.json()["error"]) == (409, True)
+    gone = ann.delete(f"/v1/jobs/{anns[1]}").json()
+    assert (gone["status"], gone["failure"]["kind"]) == ("ERROR", "Cancelled")
+    page = ann.get("/").text
+    assert "Running" in page
+    assert first[:8] in page
+    assert ann.delete(f"/v1/jobs/{first}").status_code == 200
+    assert ended(ann, first)[-1]["failure"]["kind"] == "Cancelled"
+    started = {id: ended(ann, id) for id in anns if id != anns[1]} | {id: ended(bob, id) for id in bobs}
+    order = sorted(started, key=lambda id: next(e["at"] for e in started[id] if e["status"] == "RUNNING"))
+    assert order == [anns[0], bobs[0], anns[2], bobs[1], anns[3], anns[4]]
+
+
+def test_a_deleted_result_is_gone(ann: httpx.Client, data: bytes) -> None:
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    ended(ann, id)
+    assert ann.delete(f"/v1/jobs/{id}").status_code == 200
+    assert ann.get(f"/v1/jobs/{id}/result").status_code == 404
+
+
+def test_those_who_listen_slowly_hold_up_nobody(
+    server: Serving, keys: dict[str, str], ann: httpx.Client, model: Any, data: bytes
+) -> None:
+    slow = request(model, rounds=400)
+    with client(server, keys["bob"]) as lazy:
+        with lazy.stream("POST", "/v1/jobs", content=slow, headers={"Accept": "text/event-stream"}) as answer:
+            id = answer.headers["x-workbench-job"]  # and nothing of it is read
+            start = time.perf_counter()
+            assert ann.get("/v1/models").status_code == 200
+            assert time.perf_counter() - start < 2
+            lazy_events = events_of(answer.read().decode())
+    assert [int(e["text"]) for e in lazy_events if e["status"] == "LOG"] == list(range(400))
+    assert id
+
+
+def test_the_api_is_described(ann: httpx.Client) -> None:
+    schema = ann.get("/openapi.json").json()
+    assert {"/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/events", "/v1/jobs/{id}/result", "/v1/models"} <= set(
+        schema["paths"]
+    )
+    for path, methods in schema["paths"].items():
+        for method, each in methods.items():
+            assert each["summary"], (path, method)
+            for code, answer in each["responses"].items():
+                if code.startswith("4"):
+                    assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+
+
+def test_many_at_once(server: Serving, keys: dict[str, str], data: bytes) -> None:
+    results: list[str] = []
+
+    def ask() -> None:
+        with client(server, keys["ann"]) as own:
+            for _ in range(3):
+                answer = own.post("/v1/jobs", content=data, headers={"Accept": "text/event-stream"})
+                id = answer.headers["x-workbench-job"]
+                results.append(hashlib.sha256(own.get(f"/v1/jobs/{id}/result").content).hexdigest())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 12
+    assert len(set(results)) == 1
+
+
+def test_loopback_alone_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", GPT2, "--host", "0.0.0.0"]) == 2
+    assert "without --keys FILE" in capsys.readouterr().err
+
+
+def test_a_key_from_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key", "ann", "--keys", str(tmp_path / "keys")]) == 0
+    assert Keys(tmp_path / "keys").who(f"Bearer {capsys.readouterr().out.strip()}") == "ann"
+    assert main(["key", "ann", "--keys", str(tmp_path / "keys")]) == 2
+    assert "has a key for 'ann' already" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_opened_ends_the_server_with_words(tmp_path: Path) -> None:
+    server = Serving(tmp_path, str(tmp_path / "nothing")).start(wait=False)
+    assert server._process is not None
+    assert server._process.wait(120) == 2
+    assert "nothing" in server.log.splitlines()[-1]

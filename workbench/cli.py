@@ -1,0 +1,126 @@
+"""`workbench serve MODEL…` and `workbench key NAME`: what is started from a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from workbench.errors import InputError
+from workbench.server.auth import new_key
+from workbench.server.settings import Settings, size
+from workbench.server.workers import Model
+
+
+def main(words: list[str] | None = None) -> int:
+    """Do what the words say; the exit status."""
+    parser = _parser()
+    asked = parser.parse_args(words)
+    try:
+        return asked.do(asked)
+    except InputError as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("workbench", description="Look inside PyTorch models, also from afar.")
+    commands = parser.add_subparsers(required=True, metavar="serve | key")
+    serve = commands.add_parser("serve", help="host models for `remote=True`")
+    serve.set_defaults(do=_serve)
+    add = serve.add_argument
+    add("models", nargs="+", metavar="MODEL", help="a hub id, a folder, or workbench/demo-gpt2, workbench/demo-llama")
+    add("--host", default="127.0.0.1", help="the address to listen on; other than this machine only with --keys")
+    add("--port", type=int, default=8730, help="8730 unless given")
+    add("--keys", type=Path, metavar="FILE", help="who may ask: see `workbench key`")
+    add("--memory", type=_size, metavar="BYTES", help="what all loaded models may take, as 40GB; others wait on disk")
+    add("--data", type=Path, metavar="FOLDER", help="where jobs and results are kept")
+    add("--seconds", type=float, default=600.0, help="what one job may take; 600 unless given")
+    add("--keep", type=float, default=24.0, metavar="HOURS", help="for how long results are kept; 24 unless given")
+    add("--queue", type=int, default=1000, help="how many jobs a key may have waiting; 1000 unless given")
+    add("--together", type=int, default=1, metavar="N", help="let up to N queued jobs of a model share a forward pass")
+    add("--functions", type=Path, metavar="FILE.py", help="functions of yours that traces may name")
+    add("--dtype", help="the weights' dtype, as bfloat16")
+    add("--device-map", help="where weights are put, as auto or cuda:0")
+    add("--limit", action="append", default=[], metavar="NAME=NUMBER", help="another limit, as result=1GB; see README")
+    key = commands.add_parser("key", help="make a key, shown once, its hash kept in a file")
+    key.set_defaults(do=_key)
+    key.add_argument("name", help="whose key it is")
+    key.add_argument("--keys", type=Path, required=True, metavar="FILE")
+    return parser
+
+
+def _size(text: str) -> int:
+    try:
+        return size(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _key(asked: argparse.Namespace) -> int:
+    print(new_key(asked.keys, asked.name))
+    return 0
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    try:
+        import uvicorn
+
+        from workbench.server.app import make_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; a server needs: pip install 'workbench[server]'") from error
+    options = {name: value for name, value in (("dtype", asked.dtype), ("device_map", asked.device_map)) if value}
+    settings = Settings(
+        models=tuple(Model(key, options) for key in asked.models),
+        folder=(asked.data or _folder(asked.port)).absolute(),
+        host=asked.host,
+        port=asked.port,
+        keys=asked.keys,
+        memory=asked.memory,
+        seconds=asked.seconds,
+        keep=asked.keep * 3600,
+        queue=asked.queue,
+        together=asked.together,
+        functions=None if asked.functions is None else asked.functions.absolute(),
+        limits=_limits(asked.limit) | {"seconds": asked.seconds},
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+
+    def end() -> None:
+        running.should_exit = True
+
+    app = make_app(settings, end=end)
+    print(
+        f"http://{asked.host}:{asked.port} hosts {', '.join(asked.models)}; jobs are kept in {settings.folder}",
+        flush=True,
+    )
+    config = uvicorn.Config(
+        app, host=asked.host, port=asked.port, log_level="warning", access_log=False, timeout_graceful_shutdown=2
+    )
+    running = uvicorn.Server(config)
+    running.run()
+    desk = getattr(app.state, "desk", None)
+    if desk is not None and desk.fault is not None:
+        raise InputError(desk.fault)
+    return 0
+
+
+def _folder(port: int) -> Path:
+    import platformdirs
+
+    return platformdirs.user_state_path("workbench") / f"server-{port}"
+
+
+def _limits(given: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise InputError(f"--limit {each}: write a name and a number, as --limit result=1GB")
+        found[name.strip()] = size(value)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Server: models that others may look into: an API process, and workers that it can kill."""

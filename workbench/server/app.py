@@ -1,0 +1,260 @@
+"""App: the HTTP side of a server: jobs come in, their news and results go out, to those whose they are."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from workbench.remote import protocol
+from workbench.remote.protocol import Hosted, Job, ModelView, Problem
+from workbench.server.desk import Desk
+from workbench.server.pages import status_page
+from workbench.server.settings import Settings
+from workbench.server.workers import Workers
+
+router = APIRouter()
+_bearer = HTTPBearer(auto_error=False, description="The key, as the operator gave it.")
+_ID = "^[0-9a-f]{32}$"
+
+
+def make_app(settings: Settings, workers: Workers | None = None, end: Callable[[], None] = lambda: None) -> FastAPI:
+    """The app of one server.
+
+    Args:
+        settings: what its operator decided.
+        workers: who runs the jobs; child processes unless others are given.
+        end: called when the server cannot go on; `app.state.desk.fault` then says why.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk = app.state.desk = Desk(settings, workers)
+        desk.end = end
+        await desk.start()
+        yield
+        await desk.stop()
+
+    app = FastAPI(
+        title="workbench server",
+        version=version("workbench"),
+        description="Traces of hosted models: a graph comes in, values go out. Jobs live outside requests.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.include_router(router)
+    app.add_middleware(Versioned)
+    app.add_exception_handler(AnyHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    return app
+
+
+async def _refused(request: Request, error: Any) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _invalid(request: Request, error: Any) -> JSONResponse:
+    first = error.errors()[0]
+    return JSONResponse({"error": f"{' '.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+
+
+async def _desk(request: Request) -> Desk:
+    return request.app.state.desk
+
+
+At = Annotated[Desk, Depends(_desk)]
+
+
+async def _asker(
+    request: Request, desk: At, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> str:
+    """Who asks."""
+    why = protocol.mismatch(request.headers.get(protocol.HEADER))
+    if why is not None:
+        raise HTTPException(400, why)
+    who = desk.keys.who(request.headers.get("authorization"))
+    if who is None:
+        found = "this one is not known here" if credentials else "none was sent"
+        raise HTTPException(
+            401,
+            f"this server asks for a key, and {found}: workbench.CONFIG.set_default_api_key(...)",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return who
+
+
+Owner = Annotated[str, Depends(_asker)]
+JobId = Annotated[str, Path(pattern=_ID, description="The job's id.")]
+
+_REFUSALS = {
+    400: "Not understood; the sentence says what and why.",
+    401: "No key, or a wrong one.",
+    404: "No such job or model, or not yours.",
+    408: "The job took longer than is allowed.",
+    409: "Not now: the job has not ended, or was cancelled, or its id is taken.",
+    410: "It was there, and is no more.",
+    413: "Too large.",
+    416: "The result has no such bytes.",
+    422: "Understood, and not allowed or not possible.",
+    429: "Too many jobs are queued.",
+}
+
+
+def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": Problem, "description": _REFUSALS[code]} for code in (400, 401, 422, *codes)}
+
+
+@router.get("/", response_class=HTMLResponse, summary="Status page")
+async def page(desk: At) -> str:
+    """Hosted models, the queue, and what runs, for a person."""
+    return status_page(desk)
+
+
+@router.get("/v1/models", responses=_refusals(), summary="Hosted models")
+async def models(desk: At, owner: Owner) -> Hosted:
+    """What this server hosts."""
+    seats = desk.workers.loaded()
+    alone = {key: seat["bytes"] for seat in seats for key in seat["models"] if len(seat["models"]) == 1}
+    loaded = {key for seat in seats for key in seat["models"]}
+    queued = [key for row in desk.scheduler.queued() for key in row.models]
+    return Hosted(
+        version=version("workbench"),
+        models=[
+            ModelView(key=key, loaded=key in loaded, bytes=alone.get(key), queued=queued.count(key))
+            for key in (model.key for model in desk.settings.models)
+        ],
+    )
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    response_model=Job,
+    summary="Send a job",
+    responses=_refusals(404, 409, 413, 429),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {protocol.REQUEST: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def send(
+    request: Request,
+    desk: At,
+    owner: Owner,
+    x_workbench_job: Annotated[
+        str | None, Header(pattern=_ID, description="An id of the client's choice; the same again is the same job.")
+    ] = None,
+) -> Any:
+    """A request, as packed by the client. With `Accept: text/event-stream` the answer is the job's news."""
+    data = await _body(request, desk.limits.body)
+    row = await desk.accept(x_workbench_job or uuid.uuid4().hex, owner, data)
+    headers = {"Location": f"{protocol.JOBS}/{row.id}", protocol.JOB_HEADER: row.id}
+    if protocol.EVENTS in request.headers.get("accept", ""):
+        return StreamingResponse(desk.news(row, 0), media_type=protocol.EVENTS, headers=headers)
+    return JSONResponse(desk.view(row).model_dump(), 202, headers)
+
+
+@router.get("/v1/jobs", responses=_refusals(), summary="Your jobs")
+async def jobs(desk: At, owner: Owner, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Job]:
+    """The jobs of this key, newest first."""
+    return [desk.view(row) for row in desk.store.of(owner, limit)]
+
+
+@router.get("/v1/jobs/{id}", responses=_refusals(404), summary="A job")
+async def job(desk: At, owner: Owner, id: JobId) -> Job:
+    """How a job stands."""
+    return desk.view(desk.job(id, owner))
+
+
+@router.get(
+    "/v1/jobs/{id}/events",
+    summary="A job's news",
+    response_class=StreamingResponse,
+    responses={200: {"content": {protocol.EVENTS: {"schema": {"type": "string"}}}}, **_refusals(404)},
+)
+async def events(
+    desk: At,
+    owner: Owner,
+    id: JobId,
+    last_event_id: Annotated[str | None, Header(description="Only what came after this event.")] = None,
+) -> StreamingResponse:
+    """Server-sent events, each an `Event`, until the job ends. `Last-Event-ID` goes on behind a cut."""
+    after = int(last_event_id) if last_event_id is not None and re.fullmatch("[0-9]{1,9}", last_event_id) else 0
+    return StreamingResponse(desk.news(desk.job(id, owner), after), media_type=protocol.EVENTS)
+
+
+@router.get(
+    "/v1/jobs/{id}/result",
+    summary="A job's result",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {protocol.OUTCOME: {"schema": {"type": "string", "format": "binary"}}}},
+        206: {"description": "A part, as asked for by `Range`."},
+        **_refusals(404, 408, 409, 410, 413, 416, 429),
+    },
+)
+async def result(desk: At, owner: Owner, id: JobId) -> Response:
+    """The values, whole or by `Range`; the `ETag` is the sha256 of the whole."""
+    row = desk.job(id, owner)
+    if row.failure is not None:
+        raise HTTPException(row.failure.status, f"{row.failure.kind}: {row.failure.message}")
+    if row.status != "COMPLETED":
+        raise HTTPException(409, f"this job has not ended, it is {row.status}; its events tell when it has")
+    path = desk.files.result(row.id)
+    if not path.exists():
+        raise HTTPException(410, "this result was deleted; run the job again")
+    return FileResponse(path, media_type=protocol.OUTCOME, headers={"ETag": f'"{row.sha256}"'})
+
+
+@router.delete("/v1/jobs/{id}", responses=_refusals(404), summary="Cancel, or delete, a job")
+async def delete(desk: At, owner: Owner, id: JobId) -> Job:
+    """A job that has not ended is cancelled; one that has is deleted."""
+    row = desk.job(id, owner)
+    if row.status in protocol.ENDED:
+        desk.files.drop(row.id)
+        desk.store.forget([row.id])
+        return desk.view(row)
+    desk.scheduler.cancel(row)
+    return desk.view(desk.job(id, owner))
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """A request's body, no more of it than is allowed."""
+    parts: list[bytes] = []
+    total = 0
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > most:
+        raise HTTPException(413, f"the request has {int(length):,} bytes, and {most:,} are allowed here; send less")
+    async for part in request.stream():
+        total += len(part)
+        if total > most:
+            raise HTTPException(413, f"the request has more than the {most:,} bytes that are allowed here; send less")
+        parts.append(part)
+    return b"".join(parts)
+
+
+class Versioned:
+    """Says in each answer which version of the protocol it is of."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._header = (protocol.HEADER.lower().encode(), str(protocol.VERSION).encode())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_version(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), self._header]}
+            await send(message)
+
+        await self._app(scope, receive, with_version if scope["type"] == "http" else send)

@@ -1,0 +1,64 @@
+"""Results: requests and results as files, each with a checksum and a day on which it is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+class Files:
+    """The server's folder. A result appears under its name only when it is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._requests = folder / "requests"
+        self._results = folder / "results"
+        for each in (folder, self._requests, self._results):
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def request(self, job: str) -> Path:
+        """Where a job's request lies."""
+        return self._requests / job
+
+    def result(self, job: str) -> Path:
+        """Where a job's result lies, once it is whole."""
+        return self._results / job
+
+    def draft(self, job: str, attempt: int) -> Path:
+        """Where a worker writes a result: a place of its own for each attempt, so that a worker that was given up
+        cannot write into what another one made."""
+        return self._results / f"{job}.{attempt}.part"
+
+    def keep(self, job: str, data: bytes) -> None:
+        """Write a request."""
+        new = self._requests / f"{job}.part"
+        new.write_bytes(data)
+        os.replace(new, self.request(job))
+
+    def publish(self, job: str, draft: Path) -> tuple[int, str]:
+        """Make a draft the result; its size and checksum."""
+        with draft.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        os.replace(draft, self.result(job))
+        return size, checksum
+
+    def drop_request(self, job: str) -> None:
+        """A job has ended: its request is of no more use."""
+        self.request(job).unlink(missing_ok=True)
+        for draft in self._results.glob(f"{job}.*.part"):
+            draft.unlink(missing_ok=True)
+
+    def drop(self, job: str) -> None:
+        """Delete all of a job."""
+        self.drop_request(job)
+        self.result(job).unlink(missing_ok=True)
+
+    def sweep(self, known: set[str]) -> None:
+        """Delete what belongs to no job that goes on: left by a process that was killed."""
+        for each in self._requests.iterdir():
+            if each.name not in known:
+                each.unlink(missing_ok=True)
+        for each in self._results.glob("*.part"):
+            each.unlink(missing_ok=True)

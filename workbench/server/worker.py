@@ -1,0 +1,249 @@
+"""Worker: the process that runs jobs, spoken to by pipes only: `python -m workbench.server.worker`.
+
+The messages stand in `workbench.server.workers`. Whatever a job does, it is told of as an event; after each job the
+worker proves that it is as before, and says so with `idle`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import select
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import Cancelled, WorkbenchError
+from workbench.graph.limits import Limits, Refused
+
+_IDLE = 5.0
+"""Seconds without work after which the contents of all weights are looked at."""
+
+_SMALL = 2 << 20
+"""Models of so few bytes are looked at each time."""
+
+_PIPE = 1 << 16
+
+
+class Late(TimeoutError, WorkbenchError):
+    """A job took longer than it may."""
+
+
+class Worker:
+    """What the process knows: its models, and how they were when they were loaded.
+
+    Args:
+        say: sends one message to the parent.
+    """
+
+    def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
+        self._say = say
+        self._models: dict[str, Any] = {}
+        self._limits = Limits()
+        self._proof: Any = None
+        self._unlooked = False
+        self._running = False
+        self._due = 0.0
+
+    # ---- messages
+
+    def load(self, models: list[Mapping[str, Any]], limits: Mapping[str, Any], functions: str | None = None) -> None:
+        """Open the models, then shut what jobs do not need."""
+        from workbench.server.guard import parameters_of
+        from workbench.server.proof import Proof
+        from workbench.server.sandbox import shut
+
+        self._limits = Limits.read(limits)
+        if functions:
+            runpy.run_path(functions)
+        for each in models:
+            self._models[each["key"]] = opened(each["key"], each.get("options") or {})
+        for model in self._models.values():
+            _warm(model)
+        size = parameters_of(self._models.values())
+        unlimited = limits.get("sandbox") is False  # ranks of a divided model speak to each other
+        taken = [] if unlimited else shut(self._limits.memory, self._limits.result + (64 << 20))
+        self._proof = Proof([model._module for model in self._models.values()])
+        self._say({"event": "loaded", "bytes": size, "shut": taken})
+
+    def run(self, jobs: list[Mapping[str, str]], deadline: float) -> None:
+        """Run jobs one after the other."""
+        clean = True
+        for each in jobs:
+            clean = self._job(each["job"], Path(each["request"]), Path(each["result"]), deadline) and clean
+        self._say({"event": "idle", "clean": clean, "bytes": self._proof.bytes})
+
+    def _job(self, job: str, request: Path, result: Path, deadline: float) -> bool:
+        """One job; gives whether nothing was left behind."""
+        from workbench.server.sandbox import may_write
+
+        self._say({"event": "running", "job": job})
+        doubtful = True
+        ending: dict[str, Any]
+        self._due = time.monotonic() + deadline
+        part = result.with_name(result.name + ".part")
+        may_write(part)
+        try:
+            with self._proof.job(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                signal.setitimer(signal.ITIMER_REAL, deadline)
+                self._running = True
+                try:
+                    doubtful = self._compute(job, request, part)
+                finally:
+                    self._running = False
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            ending = {"event": "done", "job": job}
+        except (Exception, Cancelled) as error:
+            self._running = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            ending = {"event": "error", "job": job, **told(error)}
+        found = self._proof.differences(contents=doubtful or self._proof.bytes <= _SMALL)
+        self._unlooked = True
+        if found:
+            print(f"after job {job}: {'; '.join(found)}", file=sys.stderr, flush=True)
+        if ending["event"] == "done":
+            part.rename(result)
+        self._say(ending)
+        return not found
+
+    def _compute(self, job: str, request: Path, part: Path) -> bool:
+        from workbench.graph.package import pack_outcome, unpack
+        from workbench.graph.source import where
+        from workbench.server.execute import execute
+
+        asked = unpack(request.read_bytes(), self._limits)
+
+        def log(line: str) -> None:
+            self._say({"event": "log", "job": job, "line": line})
+
+        outcome, checked = execute(asked, self._models, self._limits, log)
+        nodes = asked.graph.nodes
+        data = pack_outcome(outcome, self._limits.result, lambda id: f"({where(nodes[id].line)})")
+        part.write_bytes(data)
+        return checked.doubtful
+
+    def idle(self) -> None:
+        """Nothing was asked for a while: look at the contents of all weights."""
+        if self._unlooked and self._proof is not None:
+            self._unlooked = False
+            found = self._proof.differences(contents=True)
+            if found:
+                print(f"while idle: {'; '.join(found)}", file=sys.stderr, flush=True)
+                sys.exit(3)
+
+    # ---- signals
+
+    def cancelled(self, number: int, frame: Any) -> None:
+        """SIGUSR1: what runs is to end."""
+        if self._running:
+            self._running = False
+            raise Cancelled("the job was cancelled")
+
+    def late(self, number: int, frame: Any) -> None:
+        """SIGALRM: what runs has had its time."""
+        if self._running:
+            self._running = False
+            raise Late("the run took longer than is allowed here")
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """An error as an event tells it."""
+    line = getattr(error, "line", None)
+    message = str(error) or type(error).__name__
+    return {
+        "kind": type(error).__name__,
+        "message": message if len(message) <= 20_000 else message[:20_000] + "…",
+        "line": line if isinstance(line, str) else None,
+        "status": getattr(error, "status", 422) if isinstance(error, Refused) else 422,
+    }
+
+
+def opened(key: str, options: Mapping[str, Any]) -> Any:
+    """A model by its key; with `open="file.py:function"` among the options, what the operator's function gives."""
+    from workbench.models.base import NNsight
+    from workbench.models.language import LanguageModel
+
+    options = dict(options)
+    source = options.pop("open", None)
+    if source is not None:
+        path, _, name = str(source).rpartition(":")
+        made = runpy.run_path(path)[name](**options)
+        return made if isinstance(made, NNsight) else NNsight(made)
+    return LanguageModel(options.pop("source", key), dispatch=True, **options)
+
+
+def _warm(model: Any) -> None:
+    """What the first run would do once and leave: hooks by which transformers notes hidden states, fake tensors."""
+    import torch
+
+    from workbench.models.containers import open_containers
+
+    open_containers()
+    if hasattr(model._module, "config") and getattr(model, "tokenizer", None) is not None:
+        ids = torch.ones((1, 2), dtype=torch.long)
+        args, kwargs = model._prepare(ids)
+        model._scan(args, kwargs)
+        with torch.no_grad():
+            for more in ({}, {"output_hidden_states": True, "output_attentions": True}):
+                try:
+                    model._forward(model._module, *args, **kwargs, **more)
+                except Exception:  # a kind of model that does not take these
+                    continue
+
+
+def main() -> None:
+    """Serve the pipe until it closes."""
+    from workbench.server.sandbox import KEPT
+
+    heard, told_to = os.dup(0), os.dup(1)
+    KEPT.update((heard, told_to))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)  # what a library prints is no message
+
+    def say(message: dict[str, Any]) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(told_to, data) :]
+
+    sys.dont_write_bytecode = True
+    worker = Worker(say)
+    signal.signal(signal.SIGUSR1, worker.cancelled)
+    signal.signal(signal.SIGALRM, worker.late)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    waiting = b""
+    while True:
+        line, mark, waiting = waiting.partition(b"\n")
+        if mark:
+            _obey(worker, say, json.loads(line))
+            continue
+        if not select.select([heard], [], [], _IDLE)[0]:
+            waiting = line
+            worker.idle()
+            continue
+        more = os.read(heard, _PIPE)
+        if not more:
+            return
+        waiting = line + more
+
+
+def _obey(worker: Worker, say: Callable[[dict[str, Any]], None], message: dict[str, Any]) -> None:
+    what = message.pop("do")
+    if what == "load":
+        try:
+            worker.load(**message)
+        except Exception as error:
+            say({"event": "unloadable", "why": f"{type(error).__name__}: {error}"})
+    elif what == "run":
+        worker.run(**message)
+
+
+if __name__ == "__main__":
+    main()
