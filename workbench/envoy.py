@@ -315,7 +315,7 @@ class Envoy:
             args: for the module's forward, as are `kwargs`.
             hook: let this call count as one of the module's: its `input`, `output` and inside can then be read.
         """
-        recorder = require(f"calling {self._path or 'the model'}")
+        recorder = CURRENT.get() or require(f"calling {self._path or 'the model'}")
         return recorder.add(ops.HOOKED if hook else ops.MODULE, (self._root_in(recorder), self._path, *args), kwargs)
 
     def _root_in(self, recorder: Recorder) -> Any:

@@ -60,7 +60,8 @@ ScanAt = Callable[[Sizes, Site], Scan]
 class Layout:
     """The axes of every value in one kind of pass; scans are made when the first is asked for.
 
-    `scan` makes one at some sizes, `given` are axes that no scan can tell, `times` is how often each row is there.
+    `scan` makes one at some sizes, `given` are axes that no scan can tell, `times` is how often each row is there;
+    `known` is where what was found is kept for the next pass of this kind.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Layout:
         sizes: tuple[Sizes, Sizes] = (SMALL, LARGE),
         given: Mapping[Site, Known] | None = None,
         times: int = 1,
+        known: dict[Site, Known] | None = None,
     ) -> None:
         self._scan, self._sizes, self._times = scan, sizes, times
-        self._known = dict(given or {})
+        self._known = dict(given or {}) if known is None else known
 
     def of(self, site: Site) -> Known:
         """The axes of the tensors at a site; what the scans did not see is not in it."""

@@ -184,7 +184,7 @@ class Execution:
         nodes, env, uses, drops = self._nodes, self.env, self.uses, self._drops
         for id in ids:
             _, op, args, kwargs, _, _, _, _, _, modes = nodes[id]
-            if kwargs or modes or op.marker or op in _SPECIAL:
+            if kwargs or modes:
                 self.execute(id, frame)
                 continue
             try:
@@ -192,7 +192,8 @@ class Execution:
                 for arg in args:
                     kind = type(arg)
                     values.append(env[arg.id] if kind is Ref else arg if kind in _LEAVES else self._resolve(arg))
-                value = op.fn(*values)
+                special = _SPECIAL.get(op)
+                value = op.fn(*values) if special is None else special(self, frame, nodes[id], values, {})
             except Exception as error:
                 raise self.blame(error, nodes[id]) from error
             if uses[id]:
@@ -279,9 +280,15 @@ class Execution:
 
     def _do_module(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, *rest = args
-        modules = frame.modules if root is None else root._live()
-        with frame.unseen():
-            return modules[path](*rest, **kwargs)
+        around = frame.around
+        module = (frame.modules if root is None else root._live())[path]
+        if around is None:
+            return module(*rest, **kwargs)
+        before, around.busy = around.busy, True  # as `frame.unseen()`, at less cost
+        try:
+            return module(*rest, **kwargs)
+        finally:
+            around.busy = before
 
     def _do_hooked(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, *rest = args

@@ -33,6 +33,8 @@ def backward(run: Execution, frame: Frame, node: Node, loss: Tensor, args: list[
         )
     handles = []
     inputs: list[Tensor] = []
+    flows = any(here.edited or here.swapped for here in asked.values())
+    parts: list[tuple[SitePlan, Any]] = []
     try:
         for site, here in asked.items():
             tensor = _tensor(run, site)
@@ -43,7 +45,9 @@ def backward(run: Execution, frame: Frame, node: Node, loss: Tensor, args: list[
                     f"{call_text(run.plan.graph.nodes[site.node])} has no gradient: it does not require one, "
                     "and nothing that it was computed from does"
                 )
-            handles.append(whole.register_hook(_hook(frame, here, part)))
+            if flows:  # what is changed must be changed on the way
+                handles.append(whole.register_hook(_hook(frame, here, part)))
+            parts.append((here, part))
             inputs.append(whole)
         found = torch.autograd.grad(
             loss,
@@ -56,6 +60,10 @@ def backward(run: Execution, frame: Frame, node: Node, loss: Tensor, args: list[
     finally:
         for handle in handles:
             handle.remove()
+    if not flows:
+        for (here, part), grad in zip(reversed(parts), reversed(found[: len(inputs)]), strict=True):
+            if grad is not None:
+                _hook(frame, here, part)(grad)
     for leaf, grad in zip(own, found[len(inputs) :], strict=True):
         if grad is not None:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
@@ -72,7 +80,9 @@ def _tensor(run: Execution, site: GradSite) -> Tensor:
 
 def _hook(frame: Frame, here: SitePlan, part: Any) -> Any:
     def hook(grad: Tensor) -> Tensor | None:
-        with torch.set_grad_enabled(grad.requires_grad):
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(grad.requires_grad)
+        try:
             if part is None:
                 return frame.reach_gradient(here, grad)
             cut = part[2]
@@ -82,6 +92,8 @@ def _hook(frame: Frame, here: SitePlan, part: Any) -> Any:
             whole = grad.clone()
             cut.put(whole, new)
             return whole
+        finally:
+            torch._C._set_grad_enabled(before)
 
     return hook
 

@@ -66,7 +66,7 @@ class Interleaver:
         self._blocks = [block, *[run.plan.blocks[id] for id in block.steps]]
         self._open: list[Steps] = []
         self._frames: dict[int, Frame] = {}  # block → its frame in this step
-        self._busy = False  # a node is running a module itself; its hooks keep quiet
+        self.busy = False  # a node is running a module itself; its hooks keep quiet
         self._within: int | None = None  # the invoke that is calling a module, whose values are its own alone
         self._key = next(_keys)
         self._passed: set[tuple[str, Port, str]] = set()
@@ -119,11 +119,11 @@ class Interleaver:
     @contextmanager
     def unseen(self) -> Iterator[None]:
         """Modules called meanwhile are not part of the pass."""
-        before, self._busy = self._busy, True
+        before, self.busy = self.busy, True
         try:
             yield
         finally:
-            self._busy = before
+            self.busy = before
 
     @contextmanager
     def within(self, invoke: int) -> Iterator[None]:
@@ -164,7 +164,7 @@ class Interleaver:
         met = self._counted(calls, (path, "output", ""))
 
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            return None if self._busy or get_ident() != thread else met(output)
+            return None if self.busy or get_ident() != thread else met(output)
 
         return hook
 
@@ -174,7 +174,7 @@ class Interleaver:
         begins = self._stepped and path == self._stepping
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            if self._busy or get_ident() != thread:
+            if self.busy or get_ident() != thread:
                 return None
             if begins:
                 self._next_step()
@@ -232,7 +232,7 @@ class Interleaver:
         skips = self.skips
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if path in skips and not self._busy:
+            if path in skips and not self.busy:
                 return self._skipped(path, skips.pop(path))
             return opened(*args, **kwargs)
 
@@ -245,7 +245,7 @@ class Interleaver:
 
         def hook(name: str, port: str, value: Any) -> Any:
             place = met.get((name, port))  # pyright: ignore[reportArgumentType]
-            new = None if place is None or self._busy else place(value)
+            new = None if place is None or self.busy else place(value)
             return value if new is None else new
 
         return instrumented(module, {name for name, _ in places}, hook)

@@ -30,10 +30,10 @@ MODELESS = frozenset(
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 _SDPA: dict[str, Callable[[], bool]] = {
-    "FLASH_ATTENTION": torch.backends.cuda.flash_sdp_enabled,
-    "EFFICIENT_ATTENTION": torch.backends.cuda.mem_efficient_sdp_enabled,
-    "MATH": torch.backends.cuda.math_sdp_enabled,
-    "CUDNN_ATTENTION": torch.backends.cuda.cudnn_sdp_enabled,
+    "FLASH_ATTENTION": torch._C._get_flash_sdp_enabled,
+    "EFFICIENT_ATTENTION": torch._C._get_mem_efficient_sdp_enabled,
+    "MATH": torch._C._get_math_sdp_enabled,
+    "CUDNN_ATTENTION": torch._C._get_cudnn_sdp_enabled,
 }
 
 any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
@@ -107,18 +107,14 @@ def as_outside(outside: State) -> Iterator[None]:
         yield
 
 
-def backends() -> frozenset[str]:
-    """How attention may be computed now."""
-    return frozenset(name for name, enabled in _SDPA.items() if enabled())
-
-
-_ALL = backends()
+_flash, _efficient, _math, _cudnn = _SDPA.values()
 
 
 def around_attention() -> Modes:
     """How attention is to be computed, where not all ways are allowed."""
-    now = backends()
-    return () if now == _ALL else (("sdpa", *sorted(now)),)
+    if _flash() and _efficient() and _math() and _cudnn():
+        return ()
+    return (("sdpa", *sorted(name for name, enabled in _SDPA.items() if enabled())),)
 
 
 def around_backward() -> Modes:

@@ -63,6 +63,7 @@ class NNsight(Envoy):
             raise InputError(f"a torch.nn.Module is wrapped here, not a {type(module).__name__}")
         refuse(module)
         self.__dict__["_scans"] = {}
+        self.__dict__["_axes"] = {}  # signature of an input → which axes the batch and positions lie along, by site
         self.__dict__["_lock"] = RLock()
         self.__dict__["_edits"] = ()
         super().__init__(module)
@@ -313,7 +314,15 @@ class NNsight(Envoy):
             inside = frozenset({(site.path, site.inside)}) if site.inside else NOWHERE
             return self._scan(*self._sized(args, kwargs, sizes), inside)
 
-        return Layout(scan, self._sizes(), given, times)
+        known = None
+        if given is None:
+            key = signature((args, kwargs, self._root._module.training))
+            known = self._axes.get(key)
+            if known is None:
+                if len(self._axes) >= _KEPT_SCANS:
+                    self._axes.pop(next(iter(self._axes)))
+                known = self._axes[key] = {}
+        return Layout(scan, self._sizes(), given, times, known)
 
     def _sizes(self) -> tuple[Sizes, Sizes]:
         """Two sizes of input by which axes are told apart."""
