@@ -74,8 +74,8 @@ class Recorder:
     """
 
     __slots__ = (
-        "__weakref__", "_argument_ids", "_calls", "_current", "_outside", "_parts", "_plain", "asked_grad", "backwards",
-        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason",
+        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "_plain", "asked_grad", "backwards",
+        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "outside", "reason",
         "root", "saved", "step", "waiting",
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Recorder:
         self.backwards = 0
         self.finished = False
         self.asked_grad: bool | None = None  # what `torch.no_grad()` and the like say in the body
-        self._outside = outside = state()
+        self.outside = outside = state()
         self._plain = not (outside.autocast or outside.inference)
         self.reason: Callable[[int], str] = _not_run_yet
         self.fake: Callable[[int], Any] | None = None
@@ -181,7 +181,7 @@ class Recorder:
         """What an operation that is written now is to run under."""
         modes: Modes = ()
         if not self._plain or self.asked_grad is not None or _any_autocast() or _is_inference():
-            modes = changed(self._outside, self.asked_grad)
+            modes = changed(self.outside, self.asked_grad)
         if op in _OTHERS:
             self._refuse_modes()
             if op is ops.BACKWARD or op is ops.TRACE:
@@ -193,13 +193,13 @@ class Recorder:
     def notice_grad(self) -> None:
         """`torch.no_grad()` may have been entered where it was not seen, between two invokes."""
         on = torch.is_grad_enabled()
-        if on is not self._outside.grad and self.asked_grad is None:
+        if on is not self.outside.grad and self.asked_grad is None:
             self.asked_grad = on
 
     def _refuse_modes(self) -> None:
         """A mode that would see nothing of what is written in it is refused: asked where a trace touches the model."""
-        if dispatch_modes() != self._outside.dispatch:
-            changed(self._outside, None)
+        if dispatch_modes() != self.outside.dispatch:
+            changed(self.outside, None)
 
     def _encode(self, value: Any, refs: list[int]) -> Any:
         kind = type(value)

@@ -90,6 +90,8 @@ class BlockPlan:
     """(module's path, before it rather than after) → the sites met there."""
     inside: dict[str, dict[tuple[str, Port], Calls]] = field(default_factory=dict)
     """Path of a module that runs another forward → (call inside it, port) → the sites met there."""
+    late: bool = False
+    """Something is written to a site from what is known at others."""
     steps: list[int] = field(default_factory=list)
     """Blocks of steps that stand in this one."""
 
@@ -414,6 +416,7 @@ class _Planner:
         for block, here, id in self.late:
             if self.masks[id] != here.bit and self.masks[id] in joins[block.id]:
                 here.late.append((joins[block.id][self.masks[id]], id))
+                block.late = True
 
     def _count(self) -> tuple[list[int], list[tuple[int, ...]]]:
         """Readers of each value. One in an inner block is the reader that its block's node stands for."""

@@ -92,13 +92,13 @@ class Tracer(Scope):
             raise NotTracingError("this trace was used already; call .trace(...) again")
         self._entered = True
         self._line = caller()
-        self._outside = state()
         around = CURRENT.get()
         if around is not None:
             self._enter_session(around)
         else:
             self._token = CURRENT.set(self._recorder)
             self._recorder.fake = self._shapes.fake
+        self._outside = self._recorder.outside if around is None else state()
         self._shapes.register(self._block, self._scan_of)
         if not self._inputs and any(isinstance(value, Tensor) for value in self._kwargs.values()):
             named = {name: value for name, value in self._kwargs.items() if isinstance(value, Tensor)}
@@ -193,7 +193,7 @@ class Tracer(Scope):
 
     def _run(self, plan: Plan) -> None:
         prepared = [invoker.inputs for invoker in self.invokers if invoker.inputs is not None]
-        if any(here.late for here in plan.blocks[0].sites.values()):
+        if plan.blocks[0].late:
             self._refuse_late_writes(plan)
         bindings = self._recorder.bindings
 
