@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 import workbench as wb
 from tests.nets import TwoLayers, hooks_left, traced, two_layers
 from workbench.errors import DeferredError, InputError, NotSetError, NotTracingError
+from workbench.tracing import progress
 
 X = torch.linspace(-1, 1, 10).reshape(2, 5)
 
@@ -393,3 +395,36 @@ def test_an_error_in_a_loop_says_its_line_and_leaves_nothing(net: TwoLayers, mod
                 with model.trace(X):
                     model.layer1.output[:, 99] = 0
     assert hooks_left(net) == 0
+
+
+def test_a_long_loop_has_a_bar_that_makes_way_for_logs(
+    model: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "AFTER", 0.05)
+
+    def run(items: Any, seconds: float) -> tuple[list[str], str]:
+        with model.session() as session:
+            with session.iter(items, return_context=True) as (item, loop):
+                wb.apply(time.sleep, seconds)
+                with session.iter([1, 2]) as inner:
+                    loop.log("item", item, inner)
+        out, err = capfd.readouterr()
+        assert session.logs == [f"item {item} {inner}" for item in items for inner in (1, 2)]
+        return out.splitlines(), err
+
+    lines, bar = run(range(6), 0.03)
+    assert [line.split("\r")[-1] for line in lines] == [f"item {n} {m}" for n in range(6) for m in (1, 2)]
+    assert "session:" in bar
+    assert "5/6" in bar
+    assert "1/2" not in bar  # the inner loop is a part of the outer one's items
+    assert run(range(3), 0)[1] == ""
+
+
+def test_an_error_inside_a_loop_is_of_its_own_line(model: Any) -> None:
+    with pytest.raises(IndexError) as caught:
+        with model.session() as session:
+            with session.iter([X]) as item:
+                with model.trace(item):
+                    model.layer1.output[:, 99] = 0
+    assert str(caught.value).count("While running") == 1
+    assert "model.layer1.output[:, 99] = 0" in (caught.value.line or "")  # type: ignore[attr-defined]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import linecache
 import pickle
 import threading
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -631,3 +633,40 @@ def test_an_unset_value_has_a_repr_that_says_why(model: wb.NNsight, x: torch.Ten
     assert "was not saved" in repr(out)
     with pytest.raises(NotSetError, match="was not saved"):
         str(out)
+
+
+def test_the_line_to_blame_is_data_too(model: wb.NNsight, x: torch.Tensor) -> None:
+    def line_of(program: Callable[[], None]) -> wb.errors.Location:
+        with pytest.raises(wb.errors.WorkbenchError) as caught:
+            program()
+        found = caught.value.location
+        assert found is not None
+        assert caught.value.line == found.text
+        assert linecache.getline(found.file, found.number).strip() == found.text.partition(": ")[2]
+        return found
+
+    def fails() -> None:
+        with model.trace(x):
+            model.layer1.output[:, 10] = 0
+
+    def branches() -> None:
+        with model.trace(x):
+            assert model.layer1.output.sum() > 0
+
+    def too_late() -> None:
+        with model.trace(x):
+            model.layer1.output[:, :2] = model.layer2.output
+
+    def without_backward() -> None:
+        with model.trace(x):
+            model.layer1.output.grad.save()
+
+    def no_shape() -> None:
+        with model.trace(x):
+            assert (model.layer1.output @ model.layer1.output).shape
+
+    first = fails.__code__.co_firstlineno
+    for program in (fails, branches, too_late, without_backward, no_shape):
+        found = line_of(program)
+        assert (found.file, found.number) == (__file__, program.__code__.co_firstlineno + 2)
+    assert line_of(fails) == (__file__, first + 2, f"test_tracer.py line {first + 2}: model.layer1.output[:, 10] = 0")

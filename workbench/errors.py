@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, Self
+
+
+class Location(NamedTuple):
+    """A line of the user's own, as data: its file (of a cell, the name that the kernel gave it), its number from 1, and
+    as a person reads it, `cell line 4: x = model.layer1.output`. `number` is 0 where only the text is known."""
+
+    file: str
+    number: int
+    text: str
 
 
 class WorkbenchError(Exception):
     """The root of all errors raised on purpose here.
 
-    `line` is the user's own source line when one is to blame, as `cell line 4: x = model.layer1.output`.
+    When a line of the user's is to blame, `line` is its text, as `cell line 4: x = model.layer1.output`, and `location`
+    the same as data.
+
+    Example:
+        >>> import torch, workbench as wb
+        >>> model = wb.NNsight(torch.nn.Linear(2, 3))
+        >>> try:
+        ...     with model.trace(torch.ones(1, 2)):
+        ...         model.output[:, 3] = 0
+        ... except IndexError as error:
+        ...     error.location.number, error.line.split(": ")[1]
+        (3, 'model.output[:, 3] = 0')
     """
 
     line: str | None = None
+    location: Location | None = None
+
+    def at(self, location: Location) -> Self:
+        """The same error, saying which line is to blame."""
+        self.line, self.location = location.text, location
+        return self
 
 
 class InputError(ValueError, WorkbenchError):
@@ -84,7 +110,7 @@ class Cancelled(BaseException):
 _located: dict[type[BaseException], type[BaseException]] = {}
 
 
-def located(error: Exception, message: str, line: str | None) -> Exception:
+def located(error: Exception, message: str, line: Location | str | None) -> Exception:
     """The same kind of error with a message that says where in the user's program it came from.
 
     Types that refuse another base or argument list are kept, and get the message as a note.
@@ -101,8 +127,7 @@ def located(error: Exception, message: str, line: str | None) -> Exception:
     new.args = (message,)
     new.__dict__.update(error.__dict__)
     assert isinstance(new, NodeError)
-    new.line = line
-    return new
+    return new.at(line) if isinstance(line, Location) else new.at(Location("", 0, line)) if line else new
 
 
 def _text(self: BaseException) -> str:

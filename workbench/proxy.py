@@ -11,7 +11,7 @@ import torch
 from workbench.errors import DeferredError, NotSetError
 from workbench.graph import operations as ops
 from workbench.graph.node import Ref, call_text
-from workbench.graph.source import text
+from workbench.graph.source import location, text
 from workbench.recorder import CURRENT, Pending, Recorder, _set_recorder, _set_ref
 
 _MISSING = object()
@@ -203,7 +203,8 @@ class Proxy(Pending):
 
     def _answer(self, ask: Callable[[Any], Any], why_not: str) -> Any:
         if self._recording():
-            raise DeferredError(f"{why_not} [{text(self._recorder.nodes[self._node_id()].line)}]")
+            line = location(self._recorder.nodes[self._node_id()].line)
+            raise DeferredError(f"{why_not} [{line.text}]").at(line)
         return ask(self.value)
 
     def __bool__(self) -> bool:

@@ -75,8 +75,8 @@ class Recorder:
 
     __slots__ = (
         "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "_plain", "asked_grad", "backwards",
-        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "outside", "reason",
-        "root", "saved", "step", "waiting",
+        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "outside",
+        "reason", "root", "saved", "step", "waiting",
     )  # fmt: skip
 
     def __init__(

@@ -18,11 +18,11 @@ from workbench.engine.gradients import backward
 from workbench.engine.interleaver import Interleaver
 from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
-from workbench.errors import located
+from workbench.errors import NodeError, located
 from workbench.graph import operations as ops
 from workbench.graph.modes import entered
 from workbench.graph.node import Argument, Node, Ref
-from workbench.graph.source import UNKNOWN, Line, text, where
+from workbench.graph.source import UNKNOWN, Line, location, where
 from workbench.site import Site
 
 
@@ -68,10 +68,17 @@ class Exit(BaseException):
 class Execution:
     """One run of a planned graph. Afterwards `saved` holds the kept values by node."""
 
-    def __init__(self, plan: Plan, bindings: Mapping[str, Any], log: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        bindings: Mapping[str, Any],
+        log: Callable[[str], None] = print,
+        follow: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> None:
         self.plan = plan
         self.bindings = bindings
         self.log = log
+        self.follow = follow
         self.saved: dict[int, Any] = {}
         self.env: list[Any] = [MISSING] * len(plan.graph.nodes)
         self.uses = plan.uses.copy()
@@ -121,7 +128,7 @@ class Execution:
         """Let go of all values; the run still knows why a value is missing."""
         self.saved = {}
         self.bindings = {}
-        self.log = print  # not the tracer's own, which holds the run
+        self.log, self.follow = print, iter  # not the tracer's own, which holds the run
 
     # ---- blocks
 
@@ -160,7 +167,7 @@ class Execution:
         plan = self.plan.blocks[block]
         item_node = next(id for id in plan.members if self._nodes[id].op is ops.ITEM)
         parts = self.parts
-        for item in items:
+        for item in self.follow(items):
             self.begin(block)
             self.parts = dict(parts)
             self.env[item_node] = item
@@ -194,6 +201,8 @@ class Execution:
                     values.append(env[arg.id] if kind is Ref else arg if kind in _LEAVES else self._resolve(arg))
                 special = _SPECIAL.get(op)
                 value = op.fn(*values) if special is None else special(self, frame, nodes[id], values, {})
+            except NodeError:
+                raise  # of a node inside a block, which has said so
             except Exception as error:
                 raise self.blame(error, nodes[id]) from error
             if uses[id]:
@@ -217,6 +226,8 @@ class Execution:
             with entered(node.modes) if node.modes else _NOTHING:
                 special = _SPECIAL.get(op)
                 value = op.fn(*args, **kwargs) if special is None else special(self, frame, node, args, kwargs)
+        except NodeError:
+            raise
         except Exception as error:
             raise self.blame(error, node) from error
         if self._marked and id in self._marked:
@@ -336,7 +347,7 @@ class Execution:
 
     def blame(self, error: Exception, node: Node) -> Exception:
         """The same error, saying which node raised it, on which line, and what it was given."""
-        line = text(node.line)
+        line = location(node.line)
         sizes = []
         for ref in node.refs:
             value, source = self.env[ref] if self.env else MISSING, self._nodes[ref]
@@ -346,7 +357,7 @@ class Execution:
         known = f" — {', '.join(sizes)}" if sizes else ""
         if "workbench.proxy.Proxy" in str(error):
             known += ". A traced value stands inside another object: make that object outside the session"
-        return located(error, f"{error}\nWhile running {node} — {line}{known}", line)
+        return located(error, f"{error}\nWhile running {node} — {line.text}{known}", line)
 
     def reason(self, id: int) -> str:
         """Why a kept node has no value."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from workbench.engine.plan import BlockPlan, GradSite, SitePlan, sites_of
 from workbench.errors import OrderError
 from workbench.graph.node import Node
-from workbench.graph.source import Line, text
+from workbench.graph.source import Line, location
 from workbench.site import Site
 
 if TYPE_CHECKING:
@@ -113,10 +113,8 @@ class Frame:
 
 def too_late(node: Node, site: Site | GradSite, missing: str) -> OrderError:
     """The error for setting a site from what is computed after it."""
-    line = text(node.line)
-    error = OrderError(
+    line = location(node.line)
+    return OrderError(
         f"{site} cannot be set from {missing}, which is computed after it in the same forward pass "
-        f"({line}). Save {missing} in one trace and set {site} in a second one."
-    )
-    error.line = line
-    return error
+        f"({line.text}). Save {missing} in one trace and set {site} in a second one."
+    ).at(line)

@@ -24,7 +24,7 @@ from workbench.engine.values import copied, map_tensors
 from workbench.errors import OrderError
 from workbench.graph import operations as ops
 from workbench.graph.node import Node
-from workbench.graph.source import Line, text
+from workbench.graph.source import Line, location
 from workbench.inside.forwards import original_forward, replaced
 from workbench.site import Port, Site
 
@@ -433,10 +433,8 @@ def _with_gradient(tensor: Tensor) -> Tensor:
 
 
 def _missed(steps: Steps, site: Site, step: int) -> OrderError:
-    line = text(steps.node.line)
-    error = OrderError(
-        f"step {step} of this block cannot begin: {site} comes before a value that the block uses ({line}). "
+    line = location(steps.node.line)
+    return OrderError(
+        f"step {step} of this block cannot begin: {site} comes before a value that the block uses ({line.text}). "
         f"Begin with a later step, iter[{step + 1}:]"
-    )
-    error.line = line
-    return error
+    ).at(line)

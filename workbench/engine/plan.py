@@ -21,7 +21,7 @@ from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.node import Node, Ref
 from workbench.graph.operations import Operation
-from workbench.graph.source import text
+from workbench.graph.source import location
 from workbench.site import Port, Site
 
 
@@ -244,12 +244,11 @@ class _Planner:
                 backward = self.backwards[index]
                 if self.nodes[backward].block in around:
                     return backward
-        error = InputError(
-            f"a gradient is asked for, and nothing calls .backward() to make it: {text(node.line)}. "
+        line = location(node.line)
+        raise InputError(
+            f"a gradient is asked for, and nothing calls .backward() to make it: {line.text}. "
             "Call loss.backward() in the same trace, or in the session around it"
-        )
-        error.line = text(node.line)
-        raise error
+        ).at(line)
 
     def _around(self, block: int | None) -> list[int]:
         found = []

@@ -10,6 +10,8 @@ from types import CodeType, FrameType
 
 import torch
 
+from workbench.errors import Location
+
 Line = tuple[str | CodeType, int]
 """File name and line number; or, as it is noted, the code and the place in it, from which they are worked out."""
 
@@ -48,6 +50,11 @@ def position(line: Line) -> tuple[str, int]:
         if start <= place < stop and number is not None:
             return code.co_filename, number
     return code.co_filename, code.co_firstlineno
+
+
+def location(line: Line) -> Location:
+    """The line as data, for an error."""
+    return Location(*position(line), text(line))
 
 
 def where(line: Line) -> str:

@@ -21,7 +21,7 @@ from workbench.graph.limits import Limits
 from workbench.graph.modes import read as read_mode
 from workbench.graph.node import Argument, Node, Ref
 from workbench.graph.operations import Operation
-from workbench.graph.source import text
+from workbench.graph.source import location, text
 from workbench.site import Site
 
 MODES = 8
@@ -291,13 +291,11 @@ def _operation(name: Any, args: tuple[Any, ...]) -> Operation:
 
 def refusal(node: Node, what: str) -> WireError:
     """An error that says on which line what cannot travel was written, and what to do."""
-    line = text(node.line)
-    error = WireError(
-        f"{what} ({line}). Write it with torch functions and operators on traced values; for a server, its operator "
-        "can offer a function by name"
-    )
-    error.line = line
-    return error
+    line = location(node.line)
+    return WireError(
+        f"{what} ({line.text}). Write it with torch functions and operators on traced values; for a server, its "
+        "operator can offer a function by name"
+    ).at(line)
 
 
 def arguments(value: Any) -> list[Argument]:

@@ -22,6 +22,7 @@ from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.creation import Creation
 from workbench.tracing.elsewhere import Call, Where, checked, elsewhere, keys_of, names_of
 from workbench.tracing.optimizers import recorded_optimizers
+from workbench.tracing.progress import Progress
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.shapes import Shapes
 
@@ -87,6 +88,7 @@ class Session(Looping):
         self.logs: list[str] = []
         self._recorder = Recorder(None, Proxy, "session")
         self._block = 0
+        self._progress = Progress()
         self._shapes = Shapes(self._recorder)
         self._stack = ExitStack()
         self._token: Token[Recorder | None] | None = None
@@ -131,7 +133,7 @@ class Session(Looping):
             call = Call(self._recorder, self.graph, bindings, keys_of(used or [self.model]), self._log, names=names)
             self.job = elsewhere().run(call, self._remote, self._blocking)
             return
-        execution = Execution(plan(self.graph), self._recorder.bindings, self._log)
+        execution = Execution(plan(self.graph), self._recorder.bindings, self._log, self._progress.follow)
 
         def run() -> Execution:
             execution.run_session()
@@ -141,7 +143,7 @@ class Session(Looping):
 
     def _log(self, line: str) -> None:
         self.logs.append(line)
-        SHOW_LOG.get()(line)
+        self._progress.aside(SHOW_LOG.get(), line)
 
 
 class Iterator(Looping):

@@ -10,7 +10,7 @@ from workbench.engine.scan import NOWHERE, Inside, Scan, bare
 from workbench.engine.values import shape_text
 from workbench.errors import DeferredError, NotTracingError, WorkbenchError, located
 from workbench.graph.node import Node
-from workbench.graph.source import text
+from workbench.graph.source import location
 from workbench.recorder import Recorder, not_recording
 
 ScanOf = Callable[[int, Inside], Scan]
@@ -44,8 +44,8 @@ class Shapes:
         except WorkbenchError:
             raise
         except Exception as error:
-            line = text(node.line)
-            raise located(error, f"{error}\nWhile working out the shape of {node} — {line}", line) from error
+            line = location(node.line)
+            raise located(error, f"{error}\nWhile working out the shape of {node} — {line.text}", line) from error
 
     def check(self, id: int) -> None:
         """Run one node on fake values, as it is written: an error of it is raised on the user's own line."""
@@ -60,8 +60,8 @@ class Shapes:
         except DeferredError:
             return  # known only in the run
         except Exception as error:
-            line = text(node.line)
-            raise located(error, f"{error}\nWhile validating {node} — {line}", line) from error
+            line = location(node.line)
+            raise located(error, f"{error}\nWhile validating {node} — {line.text}", line) from error
 
     def release(self) -> None:
         """Let go of all fake values."""
