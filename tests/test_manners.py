@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
 import weakref
 from typing import Any
 
@@ -14,6 +21,7 @@ from torch import nn
 
 import workbench as wb
 from tests.nets import hooks_left, two_layers
+from workbench.graph.wire import from_wire, to_wire
 
 X = torch.linspace(-1, 1, 10).reshape(2, 5)
 
@@ -127,3 +135,110 @@ def test_a_value_dies_with_its_last_name_without_the_collector(model: Any) -> No
         assert made[0]() is None
     finally:
         gc.enable()
+
+
+# ---- stopped from outside
+
+
+class Slow(nn.Module):
+    """Takes its time, in small pieces that Python can be interrupted between."""
+
+    def __init__(self, seen: list[int], number: int) -> None:
+        super().__init__()
+        self.seen, self.number = seen, number
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(self.number)
+        time.sleep(0.03)
+        return x + 1
+
+
+@pytest.mark.parametrize("how", ["interrupt", "cancel"])
+def test_stopped_within_one_module_call(how: str) -> None:
+    seen: list[int] = []
+    net = nn.Sequential(*[Slow(seen, number) for number in range(100)])
+    model: Any = wb.NNsight(net)
+    started, error = threading.Event(), KeyboardInterrupt if how == "interrupt" else wb.errors.Cancelled
+    at: list[int] = []
+    main = threading.get_ident()
+
+    def stop() -> None:
+        started.wait(5)
+        time.sleep(0.07)
+        at.append(len(seen))
+        if how == "interrupt":
+            signal.raise_signal(signal.SIGINT)  # as Ctrl-C, and a notebook's stop button
+        else:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(error))
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(error):
+        with model.trace(X):
+            started.set()
+            first = model[0].output.save()
+            model[99].output[:] = 0
+    assert len(seen) <= at[0] + 1, "it ended in the module call during which it was stopped"
+    assert hooks_left(net) == 0
+    with pytest.raises(wb.errors.NotSetError, match=f"the run ended in {error.__name__}"):
+        print(first)
+
+
+# ---- much
+
+
+def test_ten_thousand_operations_in_a_chain(model: Any) -> None:
+    limit = sys.getrecursionlimit()
+    with model.trace(X) as tracer:
+        value = model.layer1.output
+        for _ in range(10_000):
+            value = value + 1
+        shape = value.shape
+        value.save()
+    assert sys.getrecursionlimit() == limit
+    assert shape == (2, 10)
+    torch.testing.assert_close(value.value, model.module.layer1(X) + 10_000)
+    graph = tracer.graph
+    text = graph.to_python()
+    assert text.count(" + 1") == 10_000
+    assert len(graph.plot().text.splitlines()) > 20_000
+    sent, tensors = to_wire(graph, {})
+    again, _ = from_wire(json.loads(json.dumps(sent)), tensors)
+    assert again.to_python() == text
+    scope = {"model": model, "input": X}
+    exec(compile(text, "printed", "exec"), scope)
+    torch.testing.assert_close(scope["v10000"].value, value.value)  # type: ignore[attr-defined]
+    with model.trace(X):
+        never = model.layer1.next().output
+        for _ in range(10_000):
+            never = never + 1
+        never.save()
+    with pytest.raises(wb.errors.NotSetError, match="the module was called fewer than 2 times"):
+        _ = never.value
+
+
+def test_two_thousand_traces_take_no_memory() -> None:
+    """In a process of its own, whose memory is asked of the system; programs of many shapes are among them."""
+    code = """
+import torch, resource, workbench as wb
+model = wb.NNsight(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)))
+x = torch.ones(256, 64)
+def now():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def one(number):
+    with model.trace(x * number) as tracer:
+        hidden = model[0].output
+        for _ in range(number % 40):
+            hidden = hidden * 1.0
+        model[1].output = hidden + wb.apply(lambda value: value * number, hidden)
+        kept = model.output.save()
+    return kept.sum().item()
+for number in range(300):
+    one(number)
+before = now()
+for number in range(2000):
+    one(number)
+print(now() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) < 2  # MiB; each pass makes 64 KiB of every value
