@@ -160,6 +160,7 @@ def test_stopped_within_one_module_call(how: str) -> None:
     model: Any = wb.NNsight(net)
     started, error = threading.Event(), KeyboardInterrupt if how == "interrupt" else wb.errors.Cancelled
     at: list[int] = []
+    first: Any = None
     main = threading.get_ident()
 
     def stop() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import workbench as wb
 from tests.families import FAMILIES, family
@@ -234,3 +236,22 @@ def test_a_scan_beside_another_and_beside_runs() -> None:
         thread.join()
     assert not wrong
     assert hooks_left(net) == 0
+
+
+def test_the_shape_of_405_billion_parameters_is_scanned_at_once() -> None:
+    config = LlamaConfig(
+        hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128,
+        num_key_value_heads=8, vocab_size=128256,
+    )  # fmt: skip
+    small, inputs = family("llama")
+    scan(small, forward, (), inputs)  # the first fake operation of a process loads half of torch
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    start = time.thread_time()
+    found = scan(model, forward, (torch.ones(1, 6, dtype=torch.long),), {})
+    seconds = time.thread_time() - start
+    assert found.how == "scanned"
+    assert all(found.shape(path) is not None for path, _ in model.named_modules() if path != "model.layers")
+    assert found.shape("model.layers.125.mlp.gate_proj") == (1, 6, 53248)
+    assert found.shape("lm_head") == (1, 6, 128256)
+    assert seconds < 0.5
