@@ -97,15 +97,36 @@ def main() -> None:
 
 
 def measure(functions: list[Callable[[], Any]], rounds: int = ROUNDS, warm: int = WARM) -> dict[str, float]:
-    """Each function's median seconds, all of them in turn in every round, so that a slow moment hits all alike."""
+    """Each function's median seconds, all of them in turn in every round, so that a slow moment hits all alike.
+
+    Seconds of this thread's own work, which is all there is with one thread: what else the machine does is not counted.
+    """
     times: dict[str, list[float]] = {function.__name__: [] for function in functions}
     for number in range(warm + rounds):
-        for function in functions:
-            start = time.perf_counter()
+        for function in functions if number % 2 else reversed(functions):
+            start = time.thread_time()
             function()
+            seconds = time.thread_time() - start
             if number >= warm:
-                times[function.__name__].append(time.perf_counter() - start)
+                times[function.__name__].append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak(function: Callable[[], Any]) -> float:
+    """The most memory, in MiB, that tensors take while a function runs, by the allocator's own account."""
+    from torch.profiler import ProfilerActivity, profile
+
+    function()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        kept = function()
+    del kept
+    assert profiled.profiler is not None
+    events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]  # pyright: ignore
+    most = now = 0
+    for event in sorted(events, key=lambda each: each.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most / 2**20
 
 
 if __name__ == "__main__":
