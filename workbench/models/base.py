@@ -21,7 +21,7 @@ from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError, TrainModeWarning
 from workbench.graph.modes import state
-from workbench.models.suitable import drops, refuse
+from workbench.models.suitable import dropouts, refuse
 from workbench.recorder import CURRENT, not_recording
 from workbench.site import Site
 from workbench.tracing import edits
@@ -114,7 +114,10 @@ class NNsight(Envoy):
         """Warn of dropout that is at work, except in a session, where it may be trained."""
         module = self._root._module
         if module.training and CURRENT.get() is None:
-            path = drops(module)
+            kept = self.__dict__.get("_dropouts")
+            if kept is None or kept[0] is not module:
+                kept = self.__dict__["_dropouts"] = module, dropouts(module)
+            path = next((path for path, each in kept[1] if each.training and each.p), None)
             if path is not None:
                 warnings.warn(
                     f"the model is in train mode, so {path} drops values at random and each run differs; call "

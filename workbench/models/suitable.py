@@ -22,15 +22,6 @@ def refuse(module: nn.Module) -> None:
             )
 
 
-def drops(module: nn.Module) -> str | None:
-    """The path of a dropout that is at work, since the module is in train mode."""
-    if not module.training:
-        return None
-    return next(
-        (
-            path
-            for path, each in module.named_modules()
-            if isinstance(each, nn.modules.dropout._DropoutNd) and each.training and each.p
-        ),
-        None,
-    )
+def dropouts(module: nn.Module) -> list[tuple[str, nn.modules.dropout._DropoutNd]]:
+    """A module's dropouts, by path: what makes each run in train mode another."""
+    return [(path, each) for path, each in module.named_modules() if isinstance(each, nn.modules.dropout._DropoutNd)]
