@@ -121,7 +121,7 @@ def peak(function: Callable[[], Any]) -> float:
         kept = function()
     del kept
     assert profiled.profiler is not None
-    events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]  # pyright: ignore
+    events: list[Any] = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
     most = now = 0
     for event in sorted(events, key=lambda each: each.start_ns()):
         now += event.nbytes()

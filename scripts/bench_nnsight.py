@@ -20,8 +20,8 @@ def programs(net: nn.Module, ids: Tensor) -> dict[str, Any]:
     both = torch.cat([ids, ids.flip(1)])
 
     def save() -> Any:
-        kept = nnsight.save([])
         with model.trace(ids):
+            kept = nnsight.save([])
             for block in model.transformer.h:
                 kept.append(block.output)
         return kept
@@ -45,15 +45,15 @@ def programs(net: nn.Module, ids: Tensor) -> dict[str, Any]:
         return logits
 
     def lens() -> Any:
-        kept = nnsight.save([])
         with model.trace(ids):
+            kept = nnsight.save([])
             for block in model.transformer.h:
                 kept.append(model.lm_head(model.transformer.ln_f(block.output)).argmax(-1))
         return kept
 
     def gradients() -> Any:
-        kept = nnsight.save([])
         with model.trace(ids):
+            kept = nnsight.save([])
             values = [block.output for block in model.transformer.h]
             with model.output.logits.sum().backward():
                 for value in reversed(values):

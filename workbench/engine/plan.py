@@ -141,9 +141,9 @@ def plan(graph: Graph) -> Plan:
             with _plans_lock:
                 if len(_plans) >= _KEPT:
                     del _plans[next(iter(_plans))]
-                _plans[shape] = known.over(_NO_GRAPH)  # a plan that is kept holds nothing of the user's
-        graph._plan.append(known.over(graph))
-    return graph._plan[0]
+                known = _plans[shape] = known.over(_NO_GRAPH)  # a plan that is kept holds nothing of the user's
+        graph._plan.append(known)
+    return graph._plan[0].over(graph)
 
 
 _KEPT = 256
