@@ -42,7 +42,8 @@ class Recorder:
 
     __slots__ = (
         "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
-        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step", "waiting",
+        "check", "fake", "finished", "given", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Recorder:
         self.backwards = 0
         self.finished = False
         self.reason: Callable[[int], str] = _not_run_yet
+        self.given: dict[tuple[int, int], Any] = {}  # (block, invoke) → its prepared input, where it is known
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
         self._current: dict[Any, Proxy] = {}  # (block, invoke, site or gradient) → its present value
@@ -342,7 +344,15 @@ class Recorder:
         self._forget()
         self.fake = self.check = None
 
+    def prompt(self) -> Any:
+        """What the open invoke's model will be called on, `(args, kwargs)`; None where only the run knows."""
+        block = self.block
+        if self.blocks[block].kind == "steps":
+            block = self.blocks[block].parent or 0
+        return self.given.get((block, self.invoke))
+
     def _forget(self) -> None:
+        self.given.clear()
         self._current.clear()
         self._parts.clear()
         self._calls.clear()

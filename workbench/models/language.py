@@ -95,6 +95,11 @@ class LanguageModel(NNsight):
     def trace(self, *inputs: Any, invoker_args: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """Open a trace of a prompt, as `NNsight.trace` does of any input.
 
+        In a list, prompts that are shorter than others are padded before their beginning (behind their end, where an
+        encoder reads them): `value[:, -1]` is the last token of each, but `value[:, 0]` is padding in some. Write
+        `value[own_positions(value, 0)]` (`workbench.models.positions`) for the first token of each; interventions such
+        as `wb.ablate(…, positions=0)` do. Across `tracer.invoke(...)`s, positions are always each prompt's own.
+
         Args:
             inputs: a prompt: text, a list of texts, token ids, chat messages, what a tokenizer returned; inputs by
                 name if left out: `input_ids=`, `pixel_values=`.
@@ -338,9 +343,7 @@ class LanguageModel(NNsight):
         return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in kwargs.items()}
 
 
-def _routed(
-    inputs: tuple[Any, ...], invoker_args: Mapping[str, Any] | None, kwargs: dict[str, Any]
-) -> dict[str, Any]:
+def _routed(inputs: tuple[Any, ...], invoker_args: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for preparing the prompt, with those among the others that go with a prompt; they are taken out."""
     given = {name: kwargs.pop(name) for name in DECODED[:1] if inputs and name in kwargs}
     return {**given, **(invoker_args or {})}

@@ -37,7 +37,10 @@ class Invoker:
             with not_recording():
                 self.inputs = tracer.model._prepare(*_values(self._given), **self._options)
             self._given = ()
-        tracer._recorder.invoke = len(tracer.invokers)
+        recorder = tracer._recorder
+        recorder.invoke = len(tracer.invokers)
+        if self.inputs is not None:
+            recorder.given[recorder.block, recorder.invoke] = self.inputs
         tracer.invokers.append(self)
 
     def __enter__(self) -> Self:
