@@ -42,8 +42,8 @@ class Recorder:
 
     __slots__ = (
         "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
-        "check", "fake", "finished", "given", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step",
-        "waiting",
+        "check", "fake", "finished", "given", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "spans",
+        "step", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Recorder:
         self.backwards = 0
         self.finished = False
         self.reason: Callable[[int], str] = _not_run_yet
+        self.spans: dict[int, tuple[int, int | None, int]] = {}  # block of steps → which
         self.given: dict[tuple[int, int], Any] = {}  # (block, invoke) → its prepared input, where it is known
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
@@ -161,6 +162,7 @@ class Recorder:
         self.blocks.append(Block("steps", self.block))
         self.block, self.guard = len(self.blocks) - 1, None
         block = self.block
+        self.spans[block] = start, stop, stride
         try:
             yield self.add(ops.ITEM, ())
         finally:

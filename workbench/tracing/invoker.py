@@ -64,15 +64,16 @@ class Invoker:
         if self._tracer.invoker is self and not self._tracer._single:
             self._tracer.invoker = None
 
-    def _scan(self, inside: Inside = NOWHERE) -> Scan:
+    def _scan(self, inside: Inside = NOWHERE, step: int = 0) -> Scan:
         if self.inputs is None:
             raise DeferredError(
                 "shapes are known only in the run here: the input of this trace is itself a traced value"
             )
-        model = self._tracer.model
+        tracer, model = self._tracer, self._tracer.model
+        if tracer._kind == "generate":
+            return model._scan_step(self.inputs, tracer._kwargs, step, inside)
         args, kwargs = model._batch([self.inputs])
-        more = {} if self._tracer._kind == "generate" else self._tracer._kwargs
-        return model._scan(args, {**kwargs, **more}, inside)
+        return model._scan(args, {**kwargs, **tracer._kwargs}, inside)
 
     def _call(self) -> tuple[bool, tuple[Any, ...], dict[str, Any]]:
         """Whether it is prepared already, and its arguments, as a session's graph holds them."""
