@@ -125,6 +125,42 @@ def test_each_invoke_generates_what_it_generates_alone(name: str) -> None:
         torch.testing.assert_close(states[0][:, -2:], states_alone[0][:, -2:], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_shapes_are_known_in_every_step(name: str) -> None:
+    model = opened(name)
+    settings: list[dict[str, Any]] = [{}, {"num_beams": 2}, {"use_cache": False}]
+    for options in settings if name in ("llama", "t5") else settings[:1]:
+        said, seen = [], []
+        with model.generate(prompts(name)[1], max_new_tokens=4, **options) as tracer:
+            for _ in tracer.iter[:4]:
+                for value in (model.layers[1].resid_post, model.unembed.output):
+                    said.append(value.shape)
+                    seen.append(value.save())
+            if not options:
+                with tracer.iter[1:]:
+                    said.append(model.layers[3].resid_post.shape)
+                    seen.append(model.layers[3].resid_post.save())
+        assert said == [each.shape for each in seen], options
+
+
+def test_a_shape_that_is_another_in_each_step_says_so() -> None:
+    model = opened("llama")
+    model.module.set_attn_implementation("eager")
+    said = r"another in each step of this block: \(1, 4, 32\) in step 0, \(1, 1, 32\) in step 1"
+    with pytest.raises(wb.errors.DeferredError, match=said):
+        with model.generate(IDS, max_new_tokens=4) as tracer, tracer.all():
+            _ = model.layers[0].resid_post.shape
+    with model.generate(IDS, max_new_tokens=4) as tracer:
+        with tracer.iter[1:]:
+            assert model.layers[0].attn.heads.shape == (1, 1, 4, 8)
+            with pytest.raises(wb.errors.DeferredError, match=r"\(1, 4, 1, 5\) in step 1, \(1, 4, 1, 6\) in step 2"):
+                _ = model.layers[0].attn.pattern.shape
+        with tracer.iter[2:3]:
+            assert model.layers[0].attn.pattern.shape == (1, 4, 1, 6)
+            pattern = model.layers[0].attn.pattern.save()
+    assert pattern.shape == (1, 4, 1, 6)
+
+
 def test_steps_by_next_and_by_a_python_loop() -> None:
     model = opened("gpt2")
     seen: list[Tensor] = []

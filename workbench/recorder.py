@@ -75,8 +75,8 @@ class Recorder:
 
     __slots__ = (
         "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "_plain", "asked_grad", "backwards",
-        "bindings", "block", "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "outside",
-        "reason", "root", "saved", "step", "waiting",
+        "bindings", "block", "blocks", "check", "fake", "finished", "given", "guard", "invoke", "make", "nodes",
+        "outside", "reason", "root", "saved", "spans", "step", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,8 @@ class Recorder:
         self.outside = outside = state()
         self._plain = not (outside.autocast or outside.inference)
         self.reason: Callable[[int], str] = _not_run_yet
+        self.spans: dict[int, tuple[int, int | None, int]] = {}  # block of steps → which
+        self.given: dict[tuple[int, int], Any] = {}  # (block, invoke) → its prepared input, where it is known
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
         self._current: dict[Any, Proxy] = {}  # (block, invoke, site or gradient) → its present value
@@ -266,6 +268,7 @@ class Recorder:
         self.blocks.append(Block("steps", self.block))
         self.block, self.guard = len(self.blocks) - 1, None
         block = self.block
+        self.spans[block] = start, stop, stride
         try:
             yield self.add(ops.ITEM, ())
         finally:
@@ -459,7 +462,15 @@ class Recorder:
         self._forget()
         self.fake = self.check = None
 
+    def prompt(self) -> Any:
+        """What the open invoke's model will be called on, `(args, kwargs)`; None where only the run knows."""
+        block = self.block
+        if self.blocks[block].kind == "steps":
+            block = self.blocks[block].parent or 0
+        return self.given.get((block, self.invoke))
+
     def _forget(self) -> None:
+        self.given.clear()
         self._current.clear()
         self._parts.clear()
         self._calls.clear()

@@ -156,6 +156,10 @@ class NNsight(Envoy):
                 self._scans[key] = found
         return found
 
+    def _scan_step(self, prepared: Any, options: dict[str, Any], step: int, inside: Inside = NOWHERE) -> Scan:
+        """The scan of a step of a generation."""
+        raise InputError(f"{type(self._module).__name__} makes no tokens; run it with .trace(...)")
+
     def session(self, remote: Where = False, blocking: bool = True) -> Session:
         """Open a session: traces that run one after the other and share their values, without saving them.
 

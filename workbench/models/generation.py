@@ -12,6 +12,25 @@ from torch import Tensor
 from workbench.engine.batching import Rows
 from workbench.models.tokens import padding
 
+LATER = "workbench_later"
+"""Among the arguments of a scan: what is wanted is a step after the one that reads the prompt."""
+
+
+def forward_later(module: Any, kwargs: dict[str, Any]) -> Any:
+    """Read a text, then one token behind it, which finds what is remembered of the text in a cache."""
+    read = module(**kwargs, use_cache=True)
+    name = next(each for each in ("past_key_values", "cache_params") if getattr(read, each, None) is not None)
+    then: dict[str, Any] = {name: read[name], "use_cache": True}
+    mask = kwargs.get("attention_mask")
+    if "decoder_input_ids" in kwargs:
+        then |= {"attention_mask": mask, "decoder_input_ids": kwargs["decoder_input_ids"][:, :1]}
+        then["encoder_outputs"] = (read.encoder_last_hidden_state,)
+    else:
+        then["input_ids"] = kwargs["input_ids"][:, :1]
+        if mask is not None:
+            then["attention_mask"] = torch.cat([mask, mask[:, :1]], 1)
+    return module(**then)
+
 
 class Generation:
     """One call of `generate`.
@@ -36,6 +55,7 @@ class Generation:
         beams = options.get("num_beams") or getattr(config, "num_beams", None) or 1
         self.returned: int = options.get("num_return_sequences") or getattr(config, "num_return_sequences", None) or 1
         self.times = max(beams, self.returned)
+        self.cached = bool(options.get("use_cache", getattr(config, "use_cache", True)) is not False)
         ends = options.get("eos_token_id", getattr(config, "eos_token_id", None))
         self._ends = torch.tensor([] if ends is None else ends, dtype=torch.long).reshape(-1)
         self._done: Tensor | None = None

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from workbench.engine.axes import LARGE, SMALL, Axes, Known, Sizes
 from workbench.engine.batching import Rows
 from workbench.engine.execution import Passing
+from workbench.engine.scan import NOWHERE, Inside, Scan
 from workbench.engine.values import map_tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
 from workbench.models import containers  # noqa: F401  (registers how outputs and caches travel)
 from workbench.models.base import NNsight, Prepared
-from workbench.models.generation import Generation
+from workbench.models.generation import LATER, Generation, forward_later
 from workbench.models.naming import STANDARD, base_of, standard
 from workbench.models.opening import DEMO, Opening
 from workbench.models.tokens import (
@@ -91,6 +92,7 @@ class LanguageModel(NNsight):
         own["tokenizer"] = tokenizer
         takes = inspect.signature(base_of(module)[1].forward).parameters
         own["_decodes"] = "decoder_input_ids" in takes
+        own["_takes_last"] = "logits_to_keep" in takes
         own["_takes_positions"] = "position_ids" in takes
         own["_takes_mask"] = "attention_mask" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
         super().__init__(module, rename)
@@ -98,6 +100,11 @@ class LanguageModel(NNsight):
 
     def trace(self, *inputs: Any, invoker_args: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """Open a trace of a prompt, as `NNsight.trace` does of any input.
+
+        In a list, prompts that are shorter than others are padded before their beginning (behind their end, where an
+        encoder reads them): `value[:, -1]` is the last token of each, but `value[:, 0]` is padding in some. Write
+        `value[own_positions(value, 0)]` (`workbench.models.positions`) for the first token of each; interventions such
+        as `wb.ablate(…, positions=0)` do. Across `tracer.invoke(...)`s, positions are always each prompt's own.
 
         Args:
             inputs: a prompt: text, a list of texts, token ids, chat messages, what a tokenizer returned; inputs by
@@ -349,7 +356,23 @@ class LanguageModel(NNsight):
         )
 
     def _forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.pop(LATER, 0):
+            return forward_later(module, self._placed(module, kwargs))
         return module(*args, **self._placed(module, kwargs))
+
+    def _scan_step(self, prepared: Any, options: dict[str, Any], step: int, inside: Inside = NOWHERE) -> Scan:
+        generation = Generation(self._module, self.tokenizer, options)
+        args, kwargs = self._joined([prepared], left=not self._decodes)
+        kwargs = {name: _repeated(value, generation.times) for name, value in kwargs.items() if name != "position_ids"}
+        if self._takes_last:  # as transformers does
+            kwargs["logits_to_keep"] = options.get("logits_to_keep", 1)
+        if not step:
+            return self._scan(args, kwargs, inside)
+        only = DECODED if self._decodes else None
+        length = decoded_length(kwargs) if self._decodes else _length(kwargs)
+        cached = generation.cached  # else each step reads all of the text anew
+        kwargs = widened(kwargs, length + step - (1 if cached else 0), padding(self.tokenizer), False, only)
+        return self._scan(args, kwargs | ({LATER: 1} if cached else {}), inside)
 
     def _placed(self, module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Inputs where the model's weights are."""
@@ -367,6 +390,10 @@ def _length(kwargs: Mapping[str, Any]) -> int:
     """How many positions a prompt's inputs have; 0 where they are not tokens."""
     ids = kwargs.get("input_ids")
     return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 2 else 0
+
+
+def _repeated(value: Any, times: int) -> Any:
+    return value.repeat_interleave(times, 0) if times > 1 and isinstance(value, Tensor) and value.ndim else value
 
 
 def _mask(kwargs: Mapping[str, Any]) -> Tensor:

@@ -41,7 +41,10 @@ class Invoker:
             finally:
                 CURRENT.reset(token)
             self._given = ()
-        tracer._recorder.invoke = len(tracer.invokers)
+        recorder = tracer._recorder
+        recorder.invoke = len(tracer.invokers)
+        if self.inputs is not None:
+            recorder.given[recorder.block, recorder.invoke] = self.inputs
         tracer.invokers.append(self)
 
     def __enter__(self) -> Self:
@@ -70,16 +73,18 @@ class Invoker:
         """The trace is over; without this, it and its invokes would wait for the garbage collector."""
         del self._tracer
 
-    def _scan(self, inside: Inside = NOWHERE) -> Scan:
+    def _scan(self, inside: Inside = NOWHERE, step: int = 0) -> Scan:
         if self.inputs is None:
             raise DeferredError(
                 "shapes are known only in the run here: the input of this trace is itself a traced value"
             )
-        model = self._tracer.model
+        tracer, model = self._tracer, self._tracer.model
+        if tracer._kind == "generate":
+            with as_outside(tracer._outside):
+                return model._scan_step(self.inputs, tracer._kwargs, step, inside)
         args, kwargs = model._batch([self.inputs])
-        more = {} if self._tracer._kind == "generate" else self._tracer._kwargs
-        with as_outside(self._tracer._outside):
-            return model._scan(args, {**kwargs, **more}, inside)
+        with as_outside(tracer._outside):
+            return model._scan(args, {**kwargs, **tracer._kwargs}, inside)
 
     def _call(self) -> tuple[bool, tuple[Any, ...], dict[str, Any]]:
         """Whether it is prepared already, and its arguments, as a session's graph holds them."""

@@ -7,14 +7,16 @@ from typing import Any
 
 from workbench.engine.fakes import evaluate
 from workbench.engine.scan import NOWHERE, Inside, Scan, bare
-from workbench.engine.values import shape_text
+from workbench.engine.values import Untold, Where, map_placed, placed
 from workbench.errors import DeferredError, NotTracingError, WorkbenchError, located
 from workbench.graph.node import Node
 from workbench.graph.source import location
 from workbench.recorder import Recorder, not_recording
+from workbench.site import Site
 
-ScanOf = Callable[[int, Inside], Scan]
-"""The scan of one of a trace's invokes, by number, which looks at these calls inside forwards too."""
+ScanOf = Callable[[int, Inside, int], Scan]
+"""The scan of one of a trace's invokes, by number, which looks at these calls inside forwards too, at a step of a
+generation."""
 
 
 class Shapes:
@@ -68,13 +70,13 @@ class Shapes:
         self._scans.clear()
         self._known.clear()
 
-    def _scan(self, node: Node, inside: Inside = NOWHERE) -> Scan:
+    def _scan(self, node: Node, inside: Inside = NOWHERE, step: int = 0) -> Scan:
         blocks, block = self._recorder.blocks, node.block
         if blocks[block].kind == "steps":
             block = blocks[block].parent or 0
         scan_of = self._scans.get(block)
         if scan_of is not None:
-            return scan_of(node.invoke, inside)
+            return scan_of(node.invoke, inside, step)
         if self._bare is None:
             self._bare = bare()
         return self._bare
@@ -82,14 +84,38 @@ class Shapes:
     def _site(self, node: Node) -> Any:
         """What the scan of a site's own invoke says of it."""
         site = node.args[0]
-        scan = self._scan(node, frozenset({(site.path, site.inside)}) if site.inside else NOWHERE)
+        steps = self._recorder.spans.get(node.block)
+        if steps is None:
+            return self._at_step(node, site._replace(step=0), site.step)
+        # A block of steps: the prompt is read in step 0; later steps are alike, but for what looks back at all of them.
+        start, stop, stride = steps
+        seen = [each for each in (start, start + stride, start + 2 * stride) if stop is None or each < stop]
+        values = [self._at_step(node, site._replace(step=0), each) for each in seen]
+        shapes = [dict(placed(value)) for value in values]
+
+        def told(where: Where, tensor: Any) -> Any:
+            here = [each[where].shape if where in each else None for each in shapes]
+            if all(shape == tensor.shape for shape in here):
+                return tensor
+            sizes = ", ".join(f"{tuple(shape or ())} in step {step}" for shape, step in zip(here, seen, strict=True))
+            why = f"the shape of {site} is another in each step of this block: {sizes}"
+            if not where:
+                raise DeferredError(why)
+            return Untold(why)
+
+        return map_placed(told, values[0])
+
+    def _at_step(self, node: Node, site: Site, step: int) -> Any:
+        inside = frozenset({(site.path, site.inside)}) if site.inside else NOWHERE
+        scan = self._scan(node, inside, step)
         if not scan.known:
             raise NotTracingError(f"shapes are {scan.how}")
-        if site.step or self._recorder.blocks[node.block].kind == "steps":
-            raise DeferredError(
-                f"the shape of {site} at a later step is known only in the run: of step 0 it is "
-                f"{shape_text(scan.values.get(site._replace(step=0)))}"
-            )
-        if site not in scan.values:
-            raise DeferredError(f"{site} has no shape: the scan of this input never reached it")
-        return scan.values[site]
+        met = site
+        if Site("", "output", 1) in scan.values:  # a later step, after the pass that reads what came before it
+            before = self._scan(node, inside)
+            calls = sum(each._replace(call=0) == site._replace(call=0) for each in before.values)
+            met = site._replace(call=calls + site.call)
+        if met not in scan.values:
+            when = f" at step {step}" if step else ""
+            raise DeferredError(f"{site}{when} has no shape: the scan of this input never reached it")
+        return scan.values[met]

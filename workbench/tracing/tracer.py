@@ -296,10 +296,10 @@ class Tracer(Scope):
 
     # ---- shapes
 
-    def _scan_of(self, invoke: int, inside: Inside = NOWHERE) -> Scan:
+    def _scan_of(self, invoke: int, inside: Inside = NOWHERE, step: int = 0) -> Scan:
         if not self.invokers:
             raise InputError("shapes are known only inside an invoke: give this trace an input")
-        scan = self.invokers[min(invoke, len(self.invokers) - 1)]._scan(inside)
+        scan = self.invokers[min(invoke, len(self.invokers) - 1)]._scan(inside, step)
         if self._validate and not scan.known:
             warnings.warn(f"nothing can be validated: shapes are {scan.how}", UserWarning, stacklevel=4)
             self._validate = False
