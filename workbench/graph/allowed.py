@@ -269,8 +269,8 @@ def offer(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         >>> @offer("twice")
         ... def twice(x):
         ...     return 2 * x
-        >>> list(offered())
-        ['twice']
+        >>> offered()["twice"].fn(21)
+        42
     """
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -382,12 +382,14 @@ def _check_name(name: str, attribute: Any) -> None:
     if attribute in _known_names()[name]:
         return
     field = isinstance(attribute, str) and attribute.isidentifier() and not attribute.startswith("_")
-    if not field or name == "setattr" or hasattr(Tensor, attribute) or hasattr(str, attribute):
+    if not field or name != "getattr" or hasattr(Tensor, attribute) or hasattr(str, attribute):
         raise WireError(f"the attribute {attribute!r} may not be used by what comes from elsewhere")
 
 
 def _check_words(last: str, value: Any) -> None:
     if isinstance(value, (str, bytes)):
+        if last in _container_methods():
+            return
         if last not in _WORDED and f"{last.removeprefix('linalg_').removeprefix('fft_')}" not in _WORDED:
             raise WireError(f"{last} may not be given a text")
         if not isinstance(value, str) or not _WORD.fullmatch(value):
@@ -395,6 +397,11 @@ def _check_words(last: str, value: Any) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check_words(last, item)
+
+
+@cache
+def _container_methods() -> frozenset[str]:
+    return frozenset(name for names in _CONTAINER_METHODS.values() for name in names.split())
 
 
 def settled(op: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

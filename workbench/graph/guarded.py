@@ -108,8 +108,9 @@ def _call_method(value: Any, name: str, *args: Any, **kwargs: Any) -> Any:
             return _of_mapping(value, name, *args)
     if names is None or name not in names:
         raise AttributeError(f"a {type(value).__name__} has no method {name!r} that may be called here")
-    fn = _METHODS.get(name) if isinstance(value, Tensor) else None
-    result = (fn or names[name])(value, *args, **kwargs)
+    if isinstance(value, Tensor):
+        return _METHODS.get(name, names[name])(value, *args, **kwargs)
+    result = getattr(value, name)(*args, **kwargs)  # a name of the table's, which a subclass may do its own way
     if isinstance(value, (list, dict, set)):
         _bounded(value)
     return list(result) if isinstance(value, dict) and name in ("keys", "values", "items") else result

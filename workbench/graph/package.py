@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Request:
 
     `models` are the keys of the models that occur, the one that is traced first; `inputs` the prepared input of each
     invoke, none for a session; `options` the further arguments of the forward or generation; `names` what the client
-    calls the nodes it saves.
+    calls the nodes it saves. `form` is the same for requests that differ in their tensors' values alone.
     """
 
     graph: Graph
@@ -55,6 +56,7 @@ class Request:
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    form: bytes = b""
 
     @property
     def kind(self) -> str:
@@ -124,13 +126,20 @@ def _unpacked(data: bytes, limits: Limits, tensors_of: Callable[[memoryview], Ma
         if not models or not all(isinstance(key, str) and 0 < len(key) <= 500 for key in models):
             raise WireError("a request names the models that it is for")
         names = {int(id): str(name)[:200] for id, name in head.get("names", {}).items()}
-        request = Request(graph, bindings, models, inputs, options, names)
+        request = Request(graph, bindings, models, inputs, options, names, _form(tail))
         _checked(request)
     except WireError as error:
         raise error if isinstance(error, Refused) else Refused(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise Refused(f"this is no request of a workbench: {type(error).__name__}: {error}") from error
     return request
+
+
+def _form(tail: memoryview) -> bytes:
+    """A hash of all but the values of tensors."""
+    whole = memoryview(tail.obj)
+    until = len(whole) - len(tail) + 8 + int.from_bytes(tail[:8], "little")
+    return blake2b(whole[:until], digest_size=16).digest()
 
 
 def _checked(request: Request) -> None:

@@ -12,19 +12,34 @@ from workbench.graph.source import text
 from workbench.server.guard import Checked, Models, Watched
 
 
-def execute(request: Request, models: Models, limits: Limits, log: Callable[[str], None]) -> tuple[Outcome, Checked]:
+def execute(
+    request: Request, models: Models, limits: Limits, log: Callable[[str], None], fitting: set[bytes] | None = None
+) -> tuple[Outcome, Checked]:
     """Run a request.
+
+    Args:
+        request: what is to be run.
+        models: those that are loaded here, by key.
+        limits: what it may use.
+        log: told of each line.
+        fitting: forms of requests for which it is known already that they fit; this one's is added.
 
     Raises what the user's own statements raise, with their line, and `Refused` for what may not be run.
     """
     checked = Checked(request, models, limits)
-    checked.predict()
+    if fitting is None or request.form not in fitting:
+        checked.predict()
+        if fitting is not None and len(fitting) < _FORMS:
+            fitting.add(request.form)
     run = Watched(checked, bounded(log, limits))
     if request.kind == "session":
         run.run_session()
     else:
         run.run_pass(checked.model._passing(list(request.inputs), dict(request.options), request.kind == "generate"))
     return outcome_of(request, run), checked
+
+
+_FORMS = 10_000
 
 
 def outcome_of(request: Request, run: Execution) -> Outcome:

@@ -19,13 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import Cancelled, WorkbenchError
-from workbench.graph.limits import Limits, Refused
+from workbench.graph.limits import Limits, Refused, size_text
 
 _IDLE = 5.0
 """Seconds without work after which the contents of all weights are looked at."""
-
-_SMALL = 2 << 20
-"""Models of so few bytes are looked at each time."""
 
 _PIPE = 1 << 16
 
@@ -46,6 +43,7 @@ class Worker:
         self._models: dict[str, Any] = {}
         self._limits = Limits()
         self._proof: Any = None
+        self._fitting: set[bytes] = set()
         self._unlooked = False
         self._running = False
         self._due = 0.0
@@ -102,8 +100,8 @@ class Worker:
         except (Exception, Cancelled) as error:
             self._running = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-            ending = {"event": "error", "job": job, **told(error)}
-        found = self._proof.differences(contents=doubtful or self._proof.bytes <= _SMALL)
+            ending = {"event": "error", "job": job, **told(error, self._limits.memory)}
+        found = self._proof.differences(contents=doubtful)
         self._unlooked = True
         if found:
             print(f"after job {job}: {'; '.join(found)}", file=sys.stderr, flush=True)
@@ -122,7 +120,7 @@ class Worker:
         def log(line: str) -> None:
             self._say({"event": "log", "job": job, "line": line})
 
-        outcome, checked = execute(asked, self._models, self._limits, log)
+        outcome, checked = execute(asked, self._models, self._limits, log, self._fitting)
         nodes = asked.graph.nodes
         data = pack_outcome(outcome, self._limits.result, lambda id: f"({where(nodes[id].line)})")
         part.write_bytes(data)
@@ -152,16 +150,22 @@ class Worker:
             raise Late("the run took longer than is allowed here")
 
 
-def told(error: BaseException) -> dict[str, Any]:
+def told(error: BaseException, memory: int = 0) -> dict[str, Any]:
     """An error as an event tells it."""
     line = getattr(error, "line", None)
     message = str(error) or type(error).__name__
+    status = error.status if isinstance(error, Refused) else 422
+    if isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY):
+        message, status = f"memory ran out: a job may have {size_text(memory)} here\n{message}", 413
     return {
         "kind": type(error).__name__,
         "message": message if len(message) <= 20_000 else message[:20_000] + "…",
         "line": line if isinstance(line, str) else None,
-        "status": getattr(error, "status", 422) if isinstance(error, Refused) else 422,
+        "status": status,
     }
+
+
+_NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "out of memory", "not enough memory")
 
 
 def opened(key: str, options: Mapping[str, Any]) -> Any:
