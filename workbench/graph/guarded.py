@@ -109,7 +109,8 @@ def _call_method(value: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     if names is None or name not in names:
         raise AttributeError(f"a {type(value).__name__} has no method {name!r} that may be called here")
     fn = _METHODS.get(name) if isinstance(value, Tensor) else None
-    result = (fn or names[name])(value, *args, **kwargs)
+    known = names[name] if type(value) in methods() else getattr(type(value), name)  # an optimizer's own step
+    result = (fn or known)(value, *args, **kwargs)
     if isinstance(value, (list, dict, set)):
         _bounded(value)
     return list(result) if isinstance(value, dict) and name in ("keys", "values", "items") else result
