@@ -250,7 +250,7 @@ def pack_outcome(
     return _packed(_OUTCOME, head, _inner(writer), compress)
 
 
-def unpack_outcome(data: bytes) -> Outcome:
+def unpack_outcome(data: bytes | bytearray) -> Outcome:
     """What came of a request. Raises `WireError` for bytes that are none."""
     big = replace(Limits(), body=1 << 62, unpacked=1 << 62, head=1 << 31)
     head, tail = _opened(data, _OUTCOME, big)
@@ -278,7 +278,7 @@ def _packed(schema: str, head: dict[str, Any], tensors: Mapping[str, Tensor], co
     return data
 
 
-def _opened(data: bytes, schema: str, limits: Limits) -> tuple[dict[str, Any], memoryview]:
+def _opened(data: bytes | bytearray, schema: str, limits: Limits) -> tuple[dict[str, Any], memoryview]:
     """The head, and the tensors' bytes."""
     if len(data) > limits.body:
         raise Refused(f"this request has {size_text(len(data))}; {size_text(limits.body)} are allowed", 413)
@@ -306,7 +306,7 @@ def _opened(data: bytes, schema: str, limits: Limits) -> tuple[dict[str, Any], m
     return head, view[16 + length :]
 
 
-def _decompressed(data: bytes, most: int) -> bytes:
+def _decompressed(data: bytes | bytearray, most: int) -> bytes:
     try:
         import zstandard
     except ImportError as error:

@@ -36,7 +36,7 @@ def error_of(failure: Failure) -> Exception:
     """The error that ended a job, of its own kind where that is one of Python's, torch's or ours."""
     if failure.kind in ("Cancelled", "LostError", "Refused"):
         return RemoteError(failure.message, failure.status)
-    kind = _kind(failure.kind)
+    kind = TimeoutError if failure.kind == "Late" else _kind(failure.kind)
     if kind is None:
         return located(RuntimeError(), f"{failure.kind}: {failure.message}", failure.line)
     try:

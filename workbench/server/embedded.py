@@ -111,6 +111,9 @@ class Embedded:
     async def submit(self, keys: frozenset[str], tasks: Sequence[Task], deadline: float, on_event: OnEvent) -> None:
         """Run jobs; raises `Lost` when their worker died."""
         seat = self._seats.get(keys)
+        if seat is not None and not seat.child.alive:  # it ended while it had nothing to do
+            await self._close(seat)
+            seat = None
         if seat is None:
             seat = await self._seat(keys)
         seat.busy, seat.used, seat.jobs = True, next(self._clock), tuple(task.job for task in tasks)

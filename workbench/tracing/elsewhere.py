@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
-from workbench.errors import InputError
+from workbench.envoy import Envoy
+from workbench.errors import InputError, WireError
+from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.node import Node
+from workbench.graph.source import text
 from workbench.proxy import Proxy
 from workbench.recorder import Recorder
+from workbench.site import Site
 
 Where = bool | str
 """`remote=`: True for the server that CONFIG names, or a server's address."""
@@ -63,11 +67,36 @@ def checked(recorder: Recorder, then: Callable[[int], None] | None = None) -> Ca
     refuse = elsewhere().refuse
 
     def check(id: int) -> None:
-        refuse(recorder.nodes[id], recorder.bindings)
+        node = recorder.nodes[id]
+        _refuse_attached(node, recorder)
+        refuse(node, recorder.bindings)
         if then is not None:
             then(id)
 
     return check
+
+
+def _refuse_attached(node: Node, recorder: Recorder) -> None:
+    """A module that the user attached is in the model here, not in the server's."""
+    path, root = "", recorder.root
+    if node.op in _BY_PATH:
+        path, given = node.args[1], node.args[0]
+        root = root if given is None else recorder.bindings[given.name]
+    elif node.args and type(node.args[0]) is Site:
+        path = node.args[0].path
+    if not path or not isinstance(root, Envoy):
+        return
+    if root._root.find(path).module in root._root.__dict__["_attached"]:
+        line = text(node.line)
+        error = WireError(
+            f"{path} was attached here, and the server's model has no such module ({line}). Save what it is to be "
+            "given, and call it after the trace; or write what it does with torch functions and its weights"
+        )
+        error.line = line
+        raise error
+
+
+_BY_PATH = frozenset({ops.MODULE, ops.HOOKED, ops.WEIGHT})
 
 
 def keys_of(models: list[Any]) -> tuple[str, ...]:
