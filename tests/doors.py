@@ -28,7 +28,7 @@ class Packed(Tracer):
         assert self.graph is not None
         inputs = [each.inputs for each in self.invokers if each.inputs is not None]
         self.request = Request(
-            self.graph, dict(self._recorder.bindings), (self.model.__dict__["_key"],), inputs, dict(self._kwargs)
+            self.graph, dict(self._recorder.bindings), (self.model._key,), inputs, dict(self._kwargs)
         )
         self._recorder.finish({}, lambda id: "it was sent")
 
@@ -38,17 +38,18 @@ class PackedSession(Session):
 
     request: Request
 
-    def _run(self) -> None:
+    def _run(self, names: dict[int, str]) -> None:
+        self._recorder.check = None
         self.graph = self._recorder.freeze()
         bindings = dict(self._recorder.bindings)
-        keys = [vars(each)["_key"] for each in bindings.values() if hasattr(type(each), "_passing")]
-        self.request = Request(self.graph, bindings, tuple(dict.fromkeys([vars(self.model)["_key"], *keys])))
+        keys = [each._key for each in bindings.values() if hasattr(type(each), "_passing")]
+        self.request = Request(self.graph, bindings, tuple(dict.fromkeys([self.model._key, *keys])))
         self._recorder.finish({}, lambda id: "it was sent")
 
 
 def named(model: Any, key: str) -> Any:
     """The model, as a server knows it."""
-    model.__dict__["_key"] = key
+    model.__dict__["_opened_as"] = key
     return model
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from workbench.graph.allowed import offer
 
@@ -20,7 +21,8 @@ _LIBC = ctypes.CDLL(None)
 
 
 def _head() -> Any:
-    return next(each for each in gc.get_objects() if isinstance(each, nn.Linear) and each.out_features == 12)
+    heads = (each for each in gc.get_objects() if isinstance(each, nn.Linear) and each.out_features == 12)
+    return next(each for each in heads if not isinstance(each.weight, FakeTensor))  # the scan keeps a shadow
 
 
 @offer("socket")

@@ -40,7 +40,7 @@ def language(name: str = "gpt2") -> Any:
 def there(request: Request, *models: Any, log: Any = print) -> Outcome:
     """What comes back of a request: packed, read, run on other objects of these models, packed, and read."""
     data = pack(request)
-    known = {vars(model)["_key"]: model for model in models}
+    known = {model._key: model for model in models}
     assert peek(data) == request.models
     outcome, _ = execute(unpack(data), known, Limits(), log)
     return unpack_outcome(pack_outcome(outcome))

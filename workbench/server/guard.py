@@ -132,9 +132,14 @@ class Checked:
     def predict(self) -> None:
         """Run the graph on fake tensors. Raises `Refused` for what would not fit; what only the run can tell passes."""
         nodes, saved = self.plan.graph.nodes, self.request.graph.saved
-        shapes = Shapes(SimpleNamespace(nodes=nodes, blocks=self.request.graph.blocks, bindings=self.bindings))  # type: ignore[arg-type]
+        spans = {node.args[0]: node.args[1:4] for node in nodes if node.op is ops.STEPS}
+        as_recorded = SimpleNamespace(
+            nodes=nodes, blocks=self.request.graph.blocks, bindings=self.bindings, spans=spans
+        )
+        shapes = Shapes(as_recorded)  # type: ignore[arg-type]
         for block, model in self._by_block.items():
-            scans = _Scans(model, self._inputs(block))
+            generates = self.request.graph.blocks[block].kind == "generate"
+            scans = _Scans(model, self._inputs(block), self.request.options if generates else None)
             shapes.register(block, scans)
         alive, most, kept = 0, self.limits.memory, 0
         sizes: dict[int, int] = {}
@@ -192,16 +197,19 @@ class Checked:
 
 
 class _Scans:
-    """The scans of one pass, by invoke."""
+    """The scans of one pass, by invoke; of a generation, which has options, also by step."""
 
-    def __init__(self, model: NNsight, inputs: list[Any]) -> None:
+    def __init__(self, model: NNsight, inputs: list[Any], generation: Mapping[str, Any] | None) -> None:
         self._model = model
         self._inputs = inputs
+        self._generation = generation
 
-    def __call__(self, invoke: int, inside: Inside) -> Scan:
+    def __call__(self, invoke: int, inside: Inside, step: int) -> Scan:
         given = self._inputs[min(invoke, len(self._inputs) - 1)]
         if given is None:
             raise Refused("shapes are known only in the run here")
+        if self._generation is not None:
+            return self._model._scan_step(given, dict(self._generation), step, inside)
         args, kwargs = self._model._batch([given])
         return self._model._scan(args, kwargs, inside)
 
