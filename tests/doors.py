@@ -13,6 +13,7 @@ from typing import Any
 from workbench.graph.package import MAGIC, Outcome, Request, pack, unpack_outcome
 from workbench.server.child import Child
 from workbench.server.workers import Lost, Model, Task
+from workbench.tracing.elsewhere import keys_of
 from workbench.tracing.session import Session
 from workbench.tracing.tracer import Tracer
 
@@ -28,7 +29,7 @@ class Packed(Tracer):
         assert self.graph is not None
         inputs = [each.inputs for each in self.invokers if each.inputs is not None]
         self.request = Request(
-            self.graph, dict(self._recorder.bindings), (self.model._key,), inputs, dict(self._kwargs)
+            self.graph, dict(self._recorder.bindings), keys_of([self.model]), inputs, dict(self._kwargs)
         )
         self._recorder.finish({}, lambda id: "it was sent")
 
@@ -42,8 +43,8 @@ class PackedSession(Session):
         self._recorder.check = None
         self.graph = self._recorder.freeze()
         bindings = dict(self._recorder.bindings)
-        keys = [each._key for each in bindings.values() if hasattr(type(each), "_passing")]
-        self.request = Request(self.graph, bindings, tuple(dict.fromkeys([self.model._key, *keys])))
+        used = [each for each in bindings.values() if hasattr(type(each), "_passing")]
+        self.request = Request(self.graph, bindings, keys_of([self.model, *used]))
         self._recorder.finish({}, lambda id: "it was sent")
 
 

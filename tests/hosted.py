@@ -23,6 +23,7 @@ class Buffered(nn.Module):
         torch.manual_seed(4)
         self.first = nn.Linear(4, 6)
         self.last = nn.Linear(6, 3)
+        self.table: Tensor
         self.register_buffer("table", torch.linspace(0, 1, 12).reshape(2, 6))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -253,7 +253,8 @@ def test_a_session_over_two_models(away: Any, llama: Any) -> None:
             first = away.lm_head.output[:, -1].argmax(-1)
         with llama.trace(PROMPT):
             second = llama.lm_head.output[:, -1].argmax(-1).save()
-            both = torch.stack([first, second]).save()
+            stacked: Any = torch.stack([first, second])
+            both = stacked.save()
         session.log(both)
     assert [away.tokenizer.decode(id) for id in both.value] == [" Paris", " Paris"]
     with pytest.raises(errors.NotSetError, match="was not saved"):

@@ -83,7 +83,7 @@ class LanguageModel(NNsight):
         own = self.__dict__
         own["_opening"] = None
         own["_opened_as"] = str(model) if isinstance(model, (str, PathLike)) else None
-        module = model
+        module: Any = model
         if not isinstance(model, nn.Module):
             opening = Opening(model, kwargs)
             tokenizer = opening.tokenizer() if tokenizer is None else tokenizer
