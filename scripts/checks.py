@@ -31,7 +31,7 @@ QUICK = (
     python("pyright", "pyright"),
     Check("tsc --strict", ("npm", "run", "check")),
     Check("generated types", ("npm", "run", "types:check")),
-    python("unit tests", "pytest", "tests", "--ignore=tests/browser", live=True),
+    python("unit tests", "pytest", "tests", "--ignore=tests/browser", "-n", "auto", "--dist", "loadfile", live=True),
 )
 SLOW = (
     python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True),
