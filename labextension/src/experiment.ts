@@ -1,10 +1,22 @@
 /** Edits of an experiment, each giving a new one. The experiment is the kernel's data; here it is only changed. */
 
-import type { Experiment } from './generated/protocol';
+import type { Experiment, Target } from './generated/protocol';
 
 export type Card = NonNullable<Experiment['interventions']>[number];
 
-export const empty = (model = ''): Experiment => ({ version: 1, model, prompt: '', interventions: [] });
+export const empty = (model = ''): Experiment => ({
+  version: 2,
+  model,
+  prompts: [''],
+  generate: 0,
+  temperature: 0,
+  seed: null,
+  measure: null,
+  interventions: []
+});
+
+/** Where a card applies; null for code, which applies nowhere in particular. */
+export const targetOf = (card: Card): Target | null => ('at' in card ? card.at : null);
 
 export const cards = (experiment: Experiment): Card[] => experiment.interventions ?? [];
 
@@ -20,11 +32,14 @@ function freshId(): string {
 }
 
 export function addCard(experiment: Experiment, kind: Card['kind'], path: string): [Experiment, Card] {
-  const common = { id: freshId(), at: { path, port: 'output' as const, positions: null }, enabled: true };
-  const card: Card =
-    kind === 'save'
-      ? { ...common, kind, name: freshName(experiment, path) }
-      : { ...common, kind, mode: 'zero' as const };
+  // What is left out has the kind's own default, which the kernel knows.
+  const card = {
+    id: freshId(),
+    at: { path, port: 'output', positions: null },
+    enabled: true,
+    kind,
+    ...(kind === 'save' ? { name: freshName(experiment, path) } : {})
+  } as Card;
   return [withCards(experiment, [...cards(experiment), card]), card];
 }
 
@@ -64,8 +79,12 @@ export function removeCard(experiment: Experiment, id: string): Experiment {
 /** Take a position into a card's positions, or out of them; none left means all. */
 export function togglePosition(experiment: Experiment, id: string, position: number): Experiment {
   return changeCard(experiment, id, card => {
-    const now = card.at.positions ?? [];
+    const at = targetOf(card);
+    if (at === null) {
+      return card;
+    }
+    const now = at.positions ?? [];
     const next = now.includes(position) ? now.filter(each => each !== position) : [...now, position].sort((a, b) => a - b);
-    return { ...card, at: { ...card.at, positions: next.length ? next : null } };
+    return { ...card, at: { ...at, positions: next.length ? next : null } } as Card;
   });
 }

@@ -13,7 +13,9 @@ import { addCard, changeCard, empty, removeCard, togglePosition } from './experi
 import type { Card } from './experiment';
 import { Disconnected, KernelFault } from './transport';
 import type { Answer, Event, Method, Transport } from './transport';
-import type { Experiment, Fault, Methods, ModelInfo, ModuleRow, RunResult, RunSummary, Shape } from './generated/protocol';
+import type { Experiment, Fault, Methods, ModelInfo, RunResult, RunSummary } from './generated/protocol';
+import { rowsOf, shapesOf } from './rows';
+import type { ModuleRow, Shape } from './rows';
 
 export interface State {
   phase: 'no notebook' | 'no kernel' | 'no workbench' | 'no model' | 'ready';
@@ -100,7 +102,7 @@ export class WorkbenchModel {
     if (this.panel !== panel) {
       return;
     }
-    if (kept?.version === 1) {
+    if (kept?.version === 2) {
       this.set({ experiment: kept });
     }
     await panel.sessionContext.ready;
@@ -238,7 +240,7 @@ export class WorkbenchModel {
     const fault: Fault =
       error instanceof KernelFault
         ? error.fault
-        : { message: error instanceof Error ? error.message : String(error), card: null, line: null, detail: null };
+        : { message: error instanceof Error ? error.message : String(error), card: null, line: null, detail: null, level: 'error' };
     this.set({ trouble: fault });
   }
 
@@ -261,19 +263,24 @@ export class WorkbenchModel {
   /** Ask for all that depends on the experiment. */
   private refresh(): void {
     const { experiment } = this.state;
-    const { model, prompt } = experiment;
+    const { model } = experiment;
+    const prompt = experiment.prompts[0];
     if (this.treeOf !== model) {
       this.treeOf = model;
-      void this.ask('tree', { model }, ({ reply }) => this.set({ rows: reply.rows }));
+      void this.ask('tree', { model }, ({ reply }) => this.set({ rows: rowsOf(reply) }));
     }
     const asked = this.state.models.find(each => each.name === model);
     if (asked?.tokenizes && prompt) {
-      void this.ask('tokens', { model, prompt }, ({ reply }) => this.set({ tokens: reply.tokens, trouble: null }));
-      void this.ask('shapes', { model, prompt }, ({ reply }) => this.set({ shapes: reply.shapes, how: reply.how }));
+      void this.ask('tokens', { model, prompts: [prompt] }, ({ reply }) =>
+        this.set({ tokens: reply.prompts[0].tokens, trouble: null })
+      );
+      void this.ask('shapes', { model, prompt }, ({ reply }) => 
+        this.set({ shapes: shapesOf(this.state.rows, reply), how: reply.how })
+      );
     } else {
       this.set({ tokens: [], shapes: {}, how: asked?.tokenizes ? 'type a prompt to see shapes' : '' });
     }
-    void this.ask('code', { experiment }, ({ reply }) => this.set({ code: reply.code, faults: reply.faults }));
+    void this.ask('code', { experiment, form: 'with' }, ({ reply }) => this.set({ code: reply.code, faults: reply.faults }));
   }
 
   private async restoreRun(): Promise<void> {
@@ -294,8 +301,8 @@ export class WorkbenchModel {
       const logs = reply.logs.map(line => line.text);
       this.set({ result: reply, buffers, logs, progress: null, trouble: reply.fault ?? null });
       if (this.state.run === null || this.state.run.run === run) {
-        const { state, headline, seconds } = reply;
-        this.set({ run: { run, state, headline, seconds } });
+        const { state, headline, seconds, title, at, purpose } = reply;
+        this.set({ run: { run, state, headline, seconds, title, at, purpose, held: true } });
       }
       this.ran.emit();
     });
@@ -330,7 +337,7 @@ export class WorkbenchModel {
 
   /** The prompt as it is typed; the kernel is asked once typing pauses. */
   type(prompt: string): void {
-    const experiment = { ...this.state.experiment, prompt };
+    const experiment = { ...this.state.experiment, prompts: [prompt] };
     this.past.push(this.state.experiment);
     this.future = [];
     this.set({ experiment });
@@ -412,7 +419,7 @@ export class WorkbenchModel {
     if (!models.find(model => model.name === experiment.model)?.tokenizes) {
       return 'this model takes no text; run it from a cell';
     }
-    if (!experiment.prompt) {
+    if (!experiment.prompts[0]) {
       return 'type a prompt first';
     }
     return faults.length ? faults[0].message : null;
@@ -425,7 +432,8 @@ export class WorkbenchModel {
     this.set({ logs: [], progress: null, trouble: null });
     await this.ask('run', { experiment: this.state.experiment }, ({ reply }) => {
       if (this.state.run === null || this.state.run.run < reply.run) {
-        this.set({ run: { run: reply.run, state: 'running', headline: 'running …', seconds: 0 } });
+        const started = { state: 'running', headline: 'running …', seconds: 0 } as const;
+        this.set({ run: { run: reply.run, ...started, title: null, at: '', purpose: 'run', held: false } });
       }
     });
   }

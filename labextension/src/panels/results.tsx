@@ -24,9 +24,9 @@ function Results({ state }: { state: State }) {
         {result ? (
           <>
             <p className={result.state === 'failed' ? 'wb-fault' : 'wb-headline'}>{result.headline}</p>
-            {result.experiment.prompt && <p className="wb-quiet">“{result.experiment.prompt}”</p>}
+            {result.experiment.prompts[0] && <p className="wb-quiet">“{result.experiment.prompts[0]}”</p>}
             {result.fault && <p className="wb-fault">{result.fault.message}</p>}
-            <TopTokens before={result.before} after={result.after} />
+            <TopTokens before={result.prompts[0]?.before ?? []} after={result.prompts[0]?.after ?? []} />
             {result.saved.map(saved => (
               <SavedValue key={saved.name} saved={saved} data={saved.view ? buffers[saved.view.buffer] : undefined} />
             ))}

@@ -107,7 +107,7 @@ function Panel({ model, state, editors, notebook }: Props) {
       {ready ? (
         <>
           <Prompt
-            prompt={experiment.prompt ?? ''}
+            prompt={experiment.prompts[0] ?? ''}
             tokens={state.tokens}
             enabled={info?.tokenizes ?? false}
             card={cards(experiment).find(card => card.id === state.selected)}

@@ -1,6 +1,6 @@
 /** The interventions: each card is a sentence, and its fault stands on it in words. */
 
-import { cards } from '../experiment';
+import { cards, targetOf } from '../experiment';
 import type { Card } from '../experiment';
 import type { Experiment, Fault } from '../generated/protocol';
 
@@ -14,7 +14,17 @@ interface Props {
   remove(id: string): void;
 }
 
-const TITLES: Record<Card['kind'], [string, string]> = { save: ['●', 'Save'], ablate: ['⌀', 'Ablate'] };
+const TITLES: Record<Card['kind'], [string, string]> = {
+  save: ['●', 'Save'],
+  ablate: ['⌀', 'Ablate'],
+  set: ['=', 'Set'],
+  scale: ['×', 'Scale'],
+  add_noise: ['~', 'Add noise'],
+  steer: ['→', 'Steer'],
+  patch: ['⇄', 'Patch'],
+  log: ['¶', 'Log'],
+  code: ['{}', 'Code']
+};
 
 export function Cards({ experiment, tokens, faults, selected, select, change, remove }: Props) {
   const all = cards(experiment);
@@ -36,8 +46,8 @@ export function Cards({ experiment, tokens, faults, selected, select, change, re
                   {sign}
                 </span>
                 <b>{title}</b>
-                <code title={card.at.path || 'model'}>
-                  <bdi>{card.at.path || 'model'}</bdi>
+                <code title={targetOf(card)?.path || 'model'}>
+                  <bdi>{targetOf(card)?.path || 'model'}</bdi>
                 </code>
                 <button
                   className="wb-switch"
@@ -62,7 +72,7 @@ export function Cards({ experiment, tokens, faults, selected, select, change, re
                 </button>
               </div>
               <div className="wb-card-body">
-                {card.at.port ?? 'output'} · {positions(card, tokens)} ·{' '}
+                {targetOf(card)?.port ?? 'output'} · {positions(card, tokens)} ·{' '}
                 {card.kind === 'save' ? (
                   <>
                     as{' '}
@@ -75,7 +85,7 @@ export function Cards({ experiment, tokens, faults, selected, select, change, re
                       onChange={event => change(card.id, each => ({ ...each, name: event.target.value }) as Card)}
                     />
                   </>
-                ) : (
+                ) : card.kind !== 'ablate' ? null : (
                   <>
                     to{' '}
                     <select
@@ -100,7 +110,7 @@ export function Cards({ experiment, tokens, faults, selected, select, change, re
 }
 
 function positions(card: Card, tokens: string[]): string {
-  const at = card.at.positions;
+  const at = targetOf(card)?.positions;
   if (!at) {
     return 'all tokens';
   }

@@ -1,5 +1,6 @@
 /** The prompt and its tokens; with a card selected, clicking a token takes its position into the card. */
 
+import { targetOf } from '../experiment';
 import type { Card } from '../experiment';
 
 interface Props {
@@ -12,7 +13,7 @@ interface Props {
 }
 
 export function Prompt({ prompt, tokens, enabled, card, type, pick }: Props) {
-  const chosen = new Set((card?.at.positions ?? []).map(position => (position < 0 ? tokens.length + position : position)));
+  const chosen = new Set(((card && targetOf(card))?.positions ?? []).map(position => (position < 0 ? tokens.length + position : position)));
   return (
     <section className="wb-section" aria-label="Prompt and tokens">
       <header>

@@ -4,7 +4,8 @@ import { useVirtualizer } from '@tanstack/react-virtual';
 import { useEffect, useMemo, useRef, useState } from 'react';
 import type { KeyboardEvent } from 'react';
 import type { Card } from '../experiment';
-import type { ModuleRow, Shape } from '../generated/protocol';
+import { targetOf } from '../experiment';
+import type { ModuleRow, Shape } from '../rows';
 
 interface Props {
   rows: ModuleRow[];
@@ -232,8 +233,12 @@ const rowId = (path: string): string => `wb-row-${path.replace(/[^\w]/g, '-')}`;
 function badgesOf(cards: Card[]): Map<string, Card['kind'][]> {
   const badges = new Map<string, Card['kind'][]>();
   for (const card of cards.filter(each => each.enabled)) {
-    const have = badges.get(card.at.path) ?? [];
-    badges.set(card.at.path, have.includes(card.kind) ? have : [...have, card.kind]);
+    const path = targetOf(card)?.path;
+    if (path === undefined) {
+      continue;
+    }
+    const have = badges.get(path) ?? [];
+    badges.set(path, have.includes(card.kind) ? have : [...have, card.kind]);
   }
   return badges;
 }
