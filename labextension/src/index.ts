@@ -6,7 +6,9 @@ import { ICommandPalette, MainAreaWidget, WidgetTracker } from '@jupyterlab/appu
 import { IEditorServices } from '@jupyterlab/codeeditor';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
 import { IStateDB } from '@jupyterlab/statedb';
-import { WorkbenchModel } from './model';
+import { Bench } from './bench';
+import { Follower, key } from './follower';
+import { drawing } from './panels/editor';
 import { ResultsPanel } from './panels/results';
 import { WorkbenchPanel } from './panels/workbench';
 
@@ -27,8 +29,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null
   ) => {
-    const model = new WorkbenchModel(store);
-    const panel = new WorkbenchPanel(model, editors.factoryService.newInlineEditor, {
+    const bench = new Bench({
+      keep: (place, experiment) => void store.save(key(place), experiment as never),
+      ran: () => void showResults(false)
+    });
+    const follower = new Follower(bench, store);
+    const panel = new WorkbenchPanel(bench, drawing(editors.factoryService.newInlineEditor), {
       insert: code => {
         const notebook = notebooks.currentWidget?.content;
         if (notebook) {
@@ -48,7 +54,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         }
         return;
       }
-      const widget = new MainAreaWidget({ content: new ResultsPanel(model) });
+      const widget = new MainAreaWidget({ content: new ResultsPanel(bench) });
       widget.id = 'workbench-results';
       widget.title.label = 'Results';
       widget.title.closable = true;
@@ -63,18 +69,17 @@ const plugin: JupyterFrontEndPlugin<void> = {
     });
     palette?.addItem({ command: SHOW_RESULTS, category: 'Workbench' });
     void restorer?.restore(results, { command: SHOW_RESULTS, name: () => 'results' });
-    model.ran.connect(() => void showResults(false));
 
     const follow = () => {
       if (notebooks.currentWidget) {
-        void model.look(notebooks.currentWidget);
+        void follower.look(notebooks.currentWidget);
       }
     };
     notebooks.currentChanged.connect(follow);
     notebooks.widgetAdded.connect((_, added) => {
       added.disposed.connect(() => {
         if (notebooks.size === 0) {
-          void model.look(null);
+          void follower.look(null);
         }
       });
     });

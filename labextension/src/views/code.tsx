@@ -1,38 +1,32 @@
 /** The Python of the experiment, always in sight, in the notebook's own colours. */
 
-import { CodeEditor } from '@jupyterlab/codeeditor';
 import { useEffect, useRef, useState } from 'react';
+
+/** Draws Python, coloured, into an element, in the way of the place where the panel stands. */
+export type Draw = (host: HTMLElement) => { show(code: string): void; dispose(): void };
 
 interface Props {
   code: string;
-  editors: CodeEditor.Factory;
-  insert(code: string): void;
+  draw: Draw;
+  insert: ((code: string) => void) | null;
 }
 
-export function Code({ code, editors, insert }: Props) {
+export function Code({ code, draw, insert }: Props) {
   const host = useRef<HTMLDivElement>(null);
-  const model = useRef<CodeEditor.Model | null>(null);
+  const drawn = useRef<ReturnType<Draw> | null>(null);
   const [copied, setCopied] = useState(false);
 
   useEffect(() => {
     if (!host.current) {
       return;
     }
-    const made = new CodeEditor.Model({ mimeType: 'text/x-python' });
-    const editor = editors({
-      host: host.current,
-      model: made,
-      config: { readOnly: true, lineNumbers: false, lineWrap: true }
-    });
-    editor.host.querySelector('.cm-content')?.setAttribute('aria-label', 'Python of the experiment');
-    model.current = made;
+    const made = (drawn.current = draw(host.current));
     return () => {
-      model.current = null;
-      editor.dispose();
+      drawn.current = null;
       made.dispose();
     };
-  }, [editors]);
-  useEffect(() => model.current?.sharedModel.setSource(code), [code, editors]);
+  }, [draw]);
+  useEffect(() => drawn.current?.show(code), [code, draw]);
   useEffect(() => {
     if (!copied) {
       return;
@@ -52,9 +46,11 @@ export function Code({ code, editors, insert }: Props) {
           >
             Copy
           </button>
-          <button disabled={!code} onClick={() => insert(code)}>
-            Insert as cell
-          </button>
+          {insert && (
+            <button disabled={!code} onClick={() => insert(code)}>
+              Insert as cell
+            </button>
+          )}
           <span className="wb-good" aria-live="polite">
             {copied ? 'copied' : ''}
           </span>

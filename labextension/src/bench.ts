@@ -1,23 +1,22 @@
 /**
- * The panel's state: which notebook and kernel it looks at, the experiment, and what the kernel last said of it.
+ * The bench: what was made, and what the kernel last said of it. It knows a `Transport`, and nothing of Jupyter.
  *
  * One immutable `state`; every change goes through `set`. Of each kind of request only the newest answer is kept.
  */
 
-import type { NotebookPanel } from '@jupyterlab/notebook';
-import type { Kernel, KernelMessage } from '@jupyterlab/services';
-import type { IStateDB } from '@jupyterlab/statedb';
-import { Signal } from '@lumino/signaling';
-import { connect } from './kernel';
 import { addCard, changeCard, empty, removeCard, togglePosition } from './experiment';
 import type { Card } from './experiment';
+import { Timeline } from './timeline';
 import { Disconnected, KernelFault } from './transport';
 import type { Answer, Event, Method, Transport } from './transport';
 import type { Experiment, Fault, Methods, ModelInfo, ModuleRow, RunResult, RunSummary, Shape } from './generated/protocol';
 
+export type Phase = 'no notebook' | 'no kernel' | 'no workbench' | 'no model' | 'ready';
+
 export interface State {
-  phase: 'no notebook' | 'no kernel' | 'no workbench' | 'no model' | 'ready';
-  notebook: string | null;
+  phase: Phase;
+  /** What the experiment belongs to: a notebook's path, or a name of the widget's. */
+  place: string | null;
   models: ModelInfo[];
   rows: ModuleRow[];
   shapes: Record<string, Shape>;
@@ -33,11 +32,15 @@ export interface State {
   buffers: DataView[];
   logs: string[];
   trouble: Fault | null;
+  /** What happened to the kernel, in words, until the next run. */
+  notice: string | null;
+  canUndo: boolean;
+  canRedo: boolean;
 }
 
 const START: State = {
   phase: 'no notebook',
-  notebook: null,
+  place: null,
   models: [],
   rows: [],
   shapes: {},
@@ -52,160 +55,100 @@ const START: State = {
   result: null,
   buffers: [],
   logs: [],
-  trouble: null
+  trouble: null,
+  notice: null,
+  canUndo: false,
+  canRedo: false
 };
 
 const TYPING = 150; // ms without a keystroke before the kernel is asked
 
-export class WorkbenchModel {
-  readonly changed = new Signal<this, void>(this);
-  readonly ran = new Signal<this, void>(this);
+/** What the bench tells its host. */
+export interface Host {
+  /** Keep the experiment, so that it is there the next time this place is opened. */
+  keep(place: string, experiment: Experiment): void;
+  /** A run's result is there to be read. */
+  ran(): void;
+}
+
+export class Bench {
   state: State = START;
 
-  private panel: NotebookPanel | null = null;
-  private kernel: Kernel.IKernelConnection | null = null;
+  private listeners = new Set<() => void>();
   private transport: Transport | null = null;
-  private connecting = 0;
-  private trying = false;
-  private worthTrying = false; // something was run since the last try: `workbench` may be imported now
   private newest = new Map<Method, number>();
-  private past: Experiment[] = [];
-  private future: Experiment[] = [];
+  private timeline = new Timeline();
   private typing: number | undefined;
   private treeOf = '';
 
-  constructor(private readonly store: IStateDB) {}
+  constructor(private readonly host: Host) {}
 
-  // ---- which notebook, which kernel
+  /** Be told of each change; gives what ends it. Made for `useSyncExternalStore`. */
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
 
-  /** Look at another notebook, or at none. */
-  async look(panel: NotebookPanel | null): Promise<void> {
-    if (panel === this.panel) {
-      return;
-    }
-    this.panel?.sessionContext.kernelChanged.disconnect(this.onKernelChanged, this);
-    this.panel = panel;
-    this.leaveKernel();
-    this.past = [];
-    this.future = [];
-    if (!panel) {
-      this.state = START;
-      this.changed.emit();
-      return;
-    }
-    const path = panel.context.path;
-    this.set({ ...START, phase: 'no kernel', notebook: path });
-    panel.sessionContext.kernelChanged.connect(this.onKernelChanged, this);
-    const kept = (await this.store.fetch(key(path))) as unknown as Experiment | undefined;
-    if (this.panel !== panel) {
-      return;
-    }
-    if (kept?.version === 1) {
-      this.set({ experiment: kept });
-    }
-    await panel.sessionContext.ready;
-    if (this.panel === panel) {
-      this.enterKernel(panel.sessionContext.session?.kernel ?? null);
-    }
+  readonly snapshot = (): State => this.state;
+
+  // ---- where it is, and who answers
+
+  /** Begin at another place with what was kept of it, or at none. */
+  open(place: string | null, kept?: Experiment): void {
+    this.drop();
+    this.timeline.clear();
+    const phase = place === null ? 'no notebook' : 'no kernel';
+    this.set({ ...START, phase, place, experiment: kept?.version === 1 ? kept : empty() });
   }
 
-  private onKernelChanged(): void {
-    this.enterKernel(this.panel?.sessionContext.session?.kernel ?? null);
+  /** A kernel answers: ask for all that there is. */
+  async attach(transport: Transport): Promise<void> {
+    this.drop();
+    this.transport = transport;
+    await this.refreshModels();
+    await this.restoreRun();
   }
 
-  private enterKernel(kernel: Kernel.IKernelConnection | null): void {
-    if (kernel !== null && kernel === this.kernel) {
-      return;
-    }
-    this.leaveKernel();
-    this.kernel = kernel;
-    if (kernel) {
-      kernel.statusChanged.connect(this.onStatus, this);
-      kernel.iopubMessage.connect(this.onMessage, this);
-      this.worthTrying = true;
-      void this.connect();
-    }
-  }
-
-  private leaveKernel(): void {
-    this.kernel?.statusChanged.disconnect(this.onStatus, this);
-    this.kernel?.iopubMessage.disconnect(this.onMessage, this);
-    this.kernel = null;
-    this.cut('no kernel');
-  }
-
-  /** Forget what the kernel said; what the person made stays. */
-  private cut(phase: State['phase']): void {
-    this.transport?.dispose();
-    this.transport = null;
-    this.connecting += 1;
-    this.treeOf = '';
+  /** Nobody answers any more: forget what the kernel said; what the person made, and the last result, stay. */
+  detach(phase: Phase, notice: string | null = null): void {
+    this.drop();
+    const { place, experiment, selected, result, buffers, logs, canUndo, canRedo } = this.state;
     this.set({
       ...START,
-      phase,
-      notebook: this.state.notebook,
-      experiment: this.state.experiment,
-      selected: this.state.selected,
-      result: this.state.result,
-      buffers: this.state.buffers,
-      logs: this.state.logs
+      ...{ phase, place, experiment, selected, result, buffers, logs, canUndo, canRedo },
+      notice: notice ?? this.state.notice
     });
   }
 
-  private onStatus(_: Kernel.IKernelConnection, status: Kernel.Status): void {
-    if (status === 'restarting' || status === 'autorestarting' || status === 'dead' || status === 'terminating') {
-      this.worthTrying = true;
-      this.cut('no kernel');
-    } else if (status === 'idle') {
-      void this.connect();
-    }
+  get attached(): boolean {
+    return this.transport !== null;
   }
 
-  private onMessage(_: Kernel.IKernelConnection, message: KernelMessage.IIOPubMessage): void {
-    if (message.header.msg_type === 'execute_input') {
-      this.worthTrying = true;
-    }
-  }
-
-  private async connect(): Promise<void> {
-    const kernel = this.kernel;
-    // Trying makes the kernel busy and idle again, so an idle kernel alone is no reason to try.
-    if (!kernel || kernel.status !== 'idle' || this.transport || this.trying || !this.worthTrying) {
-      return;
-    }
-    this.trying = true;
-    this.worthTrying = false;
-    const mine = ++this.connecting;
-    try {
-      const transport = await connect(
-        kernel,
-        events => this.onEvents(events),
-        () => {
-          if (mine === this.connecting) {
-            this.cut('no workbench');
-          }
-        }
-      );
-      if (mine !== this.connecting) {
-        transport.dispose();
-        return;
-      }
-      this.transport = transport;
-      await this.refreshModels();
+  /** After the line was cut and mended: what was missed meanwhile. */
+  async resume(): Promise<void> {
+    if (this.transport) {
       await this.restoreRun();
-    } catch (error) {
-      if (mine === this.connecting) {
-        this.set({ phase: 'no workbench' });
-        if (!(error instanceof Disconnected)) {
-          this.tell(error);
-        }
-      }
-    } finally {
-      this.trying = false;
     }
-    if (!this.transport && this.worthTrying) {
-      void this.connect();
-    }
+  }
+
+  announce(notice: string | null): void {
+    this.set({ notice });
+  }
+
+  phase(phase: Phase): void {
+    this.set({ phase });
+  }
+
+  private drop(): void {
+    window.clearTimeout(this.typing);
+    this.transport?.dispose();
+    this.transport = null;
+    this.treeOf = '';
+  }
+
+  dispose(): void {
+    this.drop();
+    this.listeners.clear();
   }
 
   // ---- asking the kernel
@@ -234,7 +177,8 @@ export class WorkbenchModel {
     }
   }
 
-  private tell(error: unknown): void {
+  /** Something went wrong: say it in words. */
+  tell(error: unknown): void {
     const fault: Fault =
       error instanceof KernelFault
         ? error.fault
@@ -251,10 +195,9 @@ export class WorkbenchModel {
       }
       const chosen = names.includes(this.state.experiment.model) ? this.state.experiment.model : names[0];
       if (chosen !== this.state.experiment.model) {
-        this.edit({ ...this.state.experiment, model: chosen }, false);
-      } else {
-        this.refresh();
+        this.set({ experiment: { ...this.state.experiment, model: chosen } });
       }
+      this.settle();
     });
   }
 
@@ -297,11 +240,12 @@ export class WorkbenchModel {
         const { state, headline, seconds } = reply;
         this.set({ run: { run, state, headline, seconds } });
       }
-      this.ran.emit();
+      this.host.ran();
     });
   }
 
-  private onEvents(events: Event[]): void {
+  /** What the kernel pushes. */
+  heard(events: Event[]): void {
     for (const event of events) {
       if (event.type === 'models') {
         this.treeOf = '';
@@ -330,10 +274,8 @@ export class WorkbenchModel {
 
   /** The prompt as it is typed; the kernel is asked once typing pauses. */
   type(prompt: string): void {
-    const experiment = { ...this.state.experiment, prompt };
-    this.past.push(this.state.experiment);
-    this.future = [];
-    this.set({ experiment });
+    this.remember('prompt');
+    this.set({ experiment: { ...this.state.experiment, prompt } });
     window.clearTimeout(this.typing);
     this.typing = window.setTimeout(() => this.settle(), TYPING);
   }
@@ -345,7 +287,7 @@ export class WorkbenchModel {
   }
 
   change(id: string, change: (card: Card) => Card): void {
-    this.edit(changeCard(this.state.experiment, id, change));
+    this.edit(changeCard(this.state.experiment, id, change), `card ${id}`);
   }
 
   remove(id: string): void {
@@ -364,35 +306,35 @@ export class WorkbenchModel {
   }
 
   undo(): void {
-    this.travel(this.past, this.future);
+    this.travel(this.timeline.undo(this.state.experiment));
   }
 
   redo(): void {
-    this.travel(this.future, this.past);
+    this.travel(this.timeline.redo(this.state.experiment));
   }
 
-  private travel(from: Experiment[], to: Experiment[]): void {
-    const experiment = from.pop();
+  private travel(experiment: Experiment | undefined): void {
     if (experiment) {
-      to.push(this.state.experiment);
-      this.set({ experiment });
+      this.set({ experiment, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
       this.settle();
     }
   }
 
-  private edit(experiment: Experiment, undoable = true): void {
-    if (undoable) {
-      this.past.push(this.state.experiment);
-      this.future = [];
-    }
+  private remember(kind: string | null = null): void {
+    this.timeline.push(this.state.experiment, kind);
+    this.set({ canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
+  }
+
+  private edit(experiment: Experiment, kind: string | null = null): void {
+    this.remember(kind);
     this.set({ experiment });
     this.settle();
   }
 
   private settle(): void {
     window.clearTimeout(this.typing);
-    if (this.state.notebook) {
-      void this.store.save(key(this.state.notebook), this.state.experiment as never);
+    if (this.state.place !== null) {
+      this.host.keep(this.state.place, this.state.experiment);
     }
     if (this.transport) {
       this.refresh();
@@ -422,7 +364,7 @@ export class WorkbenchModel {
     if (this.running || this.blocked !== null) {
       return;
     }
-    this.set({ logs: [], progress: null, trouble: null });
+    this.set({ logs: [], progress: null, trouble: null, notice: null });
     await this.ask('run', { experiment: this.state.experiment }, ({ reply }) => {
       if (this.state.run === null || this.state.run.run < reply.run) {
         this.set({ run: { run: reply.run, state: 'running', headline: 'running …', seconds: 0 } });
@@ -439,15 +381,8 @@ export class WorkbenchModel {
 
   private set(part: Partial<State>): void {
     this.state = { ...this.state, ...part };
-    this.changed.emit();
-  }
-
-  dispose(): void {
-    window.clearTimeout(this.typing);
-    this.panel?.sessionContext.kernelChanged.disconnect(this.onKernelChanged, this);
-    this.leaveKernel();
-    Signal.clearData(this);
+    for (const listener of this.listeners) {
+      listener();
+    }
   }
 }
-
-const key = (path: string): string => `workbench:experiment:${path}`;
