@@ -4,7 +4,6 @@ import type { NotebookPanel } from '@jupyterlab/notebook';
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { IStateDB } from '@jupyterlab/statedb';
 import type { Bench } from './bench';
-import type { Experiment } from './generated/protocol';
 import { connect } from './kernel';
 import { Disconnected } from './transport';
 
@@ -41,7 +40,7 @@ export class Follower {
       return;
     }
     panel.sessionContext.kernelChanged.connect(this.onKernelChanged, this);
-    const kept = (await this.store.fetch(key(path))) as unknown as Experiment | undefined;
+    const kept = (await this.store.fetch(key(path))) as unknown;
     if (this.panel !== panel) {
       return;
     }

@@ -7,13 +7,16 @@ import { IEditorServices } from '@jupyterlab/codeeditor';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
 import { IStateDB } from '@jupyterlab/statedb';
 import { Bench } from './bench';
+import { saver } from './files';
 import { Follower, key } from './follower';
 import { drawing } from './panels/editor';
 import { ResultsPanel } from './panels/results';
 import { WorkbenchPanel } from './panels/workbench';
 
 const SHOW_RESULTS = 'workbench:results';
+const LIFT = 'workbench:open-cell';
 const SEEN = 'workbench:seen';
+const NO_ARGUMENTS = { describedBy: { args: { type: 'object', properties: {} } } };
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: 'workbench:panel',
@@ -41,7 +44,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
           NotebookActions.insertBelow(notebook);
           notebook.activeCell?.model.sharedModel.setSource(code);
         }
-      }
+      },
+      save: saver(app.serviceManager.contents, notebooks)
     });
     app.shell.add(panel, 'right', { rank: 100 });
     restorer?.add(panel, panel.id);
@@ -65,9 +69,24 @@ const plugin: JupyterFrontEndPlugin<void> = {
     app.commands.addCommand(SHOW_RESULTS, {
       label: 'Show Workbench Results',
       execute: () => showResults(true),
-      describedBy: { args: { type: 'object', properties: {} } }
+      ...NO_ARGUMENTS
     });
-    palette?.addItem({ command: SHOW_RESULTS, category: 'Workbench' });
+    app.commands.addCommand(LIFT, {
+      label: 'Open in Workbench',
+      caption: 'Read this cell’s Python into the Workbench panel',
+      execute: async () => {
+        const cell = notebooks.currentWidget?.content.activeCell;
+        if (cell) {
+          app.shell.activateById(panel.id);
+          await bench.lift(cell.model.sharedModel.getSource());
+        }
+      },
+      ...NO_ARGUMENTS
+    });
+    app.contextMenu.addItem({ command: LIFT, selector: '.jp-Notebook .jp-CodeCell', rank: 20 });
+    for (const command of [SHOW_RESULTS, LIFT]) {
+      palette?.addItem({ command, category: 'Workbench' });
+    }
     void restorer?.restore(results, { command: SHOW_RESULTS, name: () => 'results' });
 
     const follow = () => {

@@ -3,9 +3,8 @@
 import { ReactWidget } from '@jupyterlab/ui-components';
 import type { Message } from '@lumino/messaging';
 import type { Bench } from '../bench';
-import type { Draw } from '../views/code';
+import type { Beside, Draw } from '../views/code';
 import { Panel } from '../views/panel';
-import type { Beside } from '../views/panel';
 
 export class WorkbenchPanel extends ReactWidget {
   constructor(

@@ -1,21 +1,18 @@
 /** The whole of the side panel, where an experiment is made; it stands in JupyterLab and in a widget alike. */
 
-import { useEffect, useState, useSyncExternalStore } from 'react';
+import { useCallback, useSyncExternalStore } from 'react';
 import type { KeyboardEvent } from 'react';
 import type { Bench, State } from '../bench';
 import { cards } from '../experiment';
 import { Cards } from './cards';
 import { Code } from './code';
-import type { Draw } from './code';
-import { Prompt } from './prompt';
-import { Tree } from './tree';
-
-/** What the panel needs of what it stands beside; null where there is no notebook to insert into. */
-export interface Beside {
-  insert: ((code: string) => void) | null;
-}
+import type { Beside, Draw } from './code';
+import { Prompts } from './prompt';
+import { RunBar } from './runbar';
+import { Modules } from './tree';
 
 const FIRST_LINES = 'import workbench as wb\nmodel = wb.demo()';
+const NONE: never[] = [];
 
 interface Props {
   bench: Bench;
@@ -28,17 +25,17 @@ export function Panel({ bench, draw, beside }: Props) {
   const { experiment } = state;
   const ready = state.phase === 'ready';
   const info = state.models.find(each => each.name === experiment.model);
+  const add = useCallback((kind: string, ...paths: string[]) => bench.add(kind, ...paths), [bench]);
   const onKeyDown = (event: KeyboardEvent) => {
     const command = event.ctrlKey || event.metaKey;
     const typing = event.target instanceof HTMLTextAreaElement || event.target instanceof HTMLInputElement;
-    if (command && event.key === 'Enter') {
+    const key = event.key.toLowerCase();
+    if (command && key === 'enter') {
       void bench.run();
-    } else if (command && event.key === 'z' && !typing) {
-      if (event.shiftKey) {
-        bench.redo();
-      } else {
-        bench.undo();
-      }
+    } else if (command && !typing && (key === 'y' || (key === 'z' && event.shiftKey))) {
+      bench.redo();
+    } else if (command && !typing && key === 'z') {
+      bench.undo();
     } else {
       return;
     }
@@ -64,109 +61,30 @@ export function Panel({ bench, draw, beside }: Props) {
           {!ready && <option value="">no model</option>}
           {state.models.map(each => (
             <option key={each.name} value={each.name}>
-              {each.name} · {each.cls} · {count(each.parameters)} · {each.device}
+              {each.name} · {each.cls} · {count(each.parameters)} · {each.wrapped ? each.device : 'not wrapped'}
             </option>
           ))}
         </select>
       </section>
-      {ready ? (
+      {!ready && <Empty phase={state.phase} insert={beside.insert} />}
+      {ready && info && !info.wrapped && <Wrap name={info.name} code={state.wrap} insert={beside.insert} />}
+      {ready && info?.wrapped && (
         <>
-          <Prompt
-            prompt={experiment.prompt ?? ''}
-            tokens={state.tokens}
-            enabled={info?.tokenizes ?? false}
-            card={cards(experiment).find(card => card.id === state.selected)}
-            type={prompt => bench.type(prompt)}
-            pick={position => bench.pick(position)}
-          />
-          <Tree
-            rows={state.rows}
+          <Prompts bench={bench} state={state} />
+          <Modules
+            tree={state.tree}
             shapes={state.shapes}
             how={state.how}
+            kinds={state.kinds?.kinds ?? NONE}
             cards={cards(experiment)}
-            add={(kind, path) => bench.add(kind, path)}
+            quiet={state.quiet}
+            add={add}
           />
-          <Cards
-            experiment={experiment}
-            tokens={state.tokens}
-            faults={state.faults}
-            selected={state.selected}
-            select={id => bench.select(id)}
-            change={(id, change) => bench.change(id, change)}
-            remove={id => bench.remove(id)}
-          />
+          <Cards bench={bench} state={state} />
         </>
-      ) : (
-        <Empty phase={state.phase} insert={beside.insert} />
       )}
       <RunBar bench={bench} state={state} />
-      {ready && <Code code={state.code} draw={draw} insert={beside.insert} />}
-    </div>
-  );
-}
-
-function RunBar({ bench, state }: { bench: Bench; state: State }) {
-  const { blocked, running } = bench;
-  return (
-    <section className="wb-section wb-run" aria-label="Run">
-      <div>
-        <button
-          className="wb-primary"
-          disabled={running || blocked !== null}
-          title={blocked ?? 'Run the experiment (Ctrl+Enter)'}
-          onClick={() => void bench.run()}
-        >
-          Run
-        </button>
-        <button className="wb-button" disabled={!running} onClick={() => void bench.cancel()}>
-          Cancel
-        </button>
-        {state.phase === 'ready' && blocked !== null && <span className="wb-quiet">{blocked}</span>}
-      </div>
-      {running && state.run && <Progress key={state.run.run} state={state} />}
-      <div role="status" className={state.run?.state === 'failed' ? 'wb-fault' : 'wb-headline'}>
-        {state.run?.headline ??
-          (state.phase === 'ready' ? 'Run shows the next tokens before and after, and what was saved.' : '')}
-      </div>
-      {state.notice && (
-        <div role="alert" className="wb-notice">
-          {state.notice}
-        </div>
-      )}
-      {state.trouble && (
-        <div role="alert" className="wb-fault">
-          {state.trouble.message}
-          {state.trouble.line && <code>{state.trouble.line}</code>}
-          {state.trouble.detail && (
-            <details>
-              <summary>details</summary>
-              <pre>{state.trouble.detail}</pre>
-            </details>
-          )}
-        </div>
-      )}
-    </section>
-  );
-}
-
-/** What a run is doing, once it has taken a second: passes done of those to do, and the time. */
-function Progress({ state }: { state: State }) {
-  const [seconds, setSeconds] = useState(0);
-  useEffect(() => {
-    const began = Date.now();
-    const clock = window.setInterval(() => setSeconds(Math.floor((Date.now() - began) / 1000)), 250);
-    return () => window.clearInterval(clock);
-  }, []);
-  if (seconds < 1) {
-    return null;
-  }
-  const { text, done, total } = state.progress ?? { text: 'running', done: 0, total: 1 };
-  return (
-    <div className="wb-progress">
-      <progress aria-label="Progress" value={done > 0 ? done : undefined} max={total} />
-      <span className="wb-quiet">
-        {text} {done + 1}/{total} · {seconds} s
-      </span>
+      {ready && info?.wrapped && <Code bench={bench} state={state} draw={draw} beside={beside} />}
     </div>
   );
 }
@@ -188,6 +106,23 @@ function Empty({ phase, insert }: { phase: State['phase']; insert: Beside['inser
         </button>
       )}
       <p className="wb-quiet">Any wb.NNsight(module) or wb.LanguageModel(…) with a name of its own appears here.</p>
+    </div>
+  );
+}
+
+/** A plain module: the line that opens it here. */
+function Wrap({ name, code, insert }: { name: string; code: string; insert: Beside['insert'] }) {
+  return (
+    <div className="wb-empty">
+      <p>
+        <code>{name}</code> is a plain PyTorch module. To look inside it, wrap it:
+      </p>
+      <pre>{code || '…'}</pre>
+      {insert && code && (
+        <button className="wb-button" onClick={() => insert(code)}>
+          Insert as cell
+        </button>
+      )}
     </div>
   );
 }
