@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("envoy", "source"),),
     (("tracing",),),
     (("models",),),
-    (("interventions",), ("lens",), ("sweep",)),
+    (("interventions", "numerics"), ("lens",), ("measures",), ("store",), ("sweep",)),
     (("experiment",),),
     (("views",),),
     (("jupyter",), ("remote",), ("server",), ("cli",)),

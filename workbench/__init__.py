@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from workbench import errors
 from workbench.envoy import Envoy
 from workbench.functions import apply
-from workbench.interventions import ablate
+from workbench.interventions import ablate, add_noise, heads, neurons, patch, scale, steer
+from workbench.measures import measure
 from workbench.models.base import NNsight
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from workbench.models.language import LanguageModel, demo
 
 __all__ = [
-    "Envoy", "LanguageModel", "NNsight", "ablate", "apply", "attention_patterns", "demo", "direct_logit_attribution",
-    "errors", "logit_lens", "runs", "top_tokens",
+    "Envoy", "LanguageModel", "NNsight", "ablate", "add_noise", "apply", "attention_patterns", "demo",
+    "direct_logit_attribution", "errors", "heads", "logit_lens", "measure", "neurons", "patch", "runs", "scale",
+    "steer", "top_tokens",
 ]  # fmt: skip
 
 _LATER = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,14 +35,15 @@ _NO_KWARGS: dict[str, Any] = {}
 class Recorder:
     """Nodes as they are written, the values they name, and the proxies that wait for a value.
 
-    `reason(id)`, `fake(id)` and `check(id)` are given by the tracer: why a node has no value, what the scan says it
-    will look like, and what to do with each node as it is written. Proxies hold the recorder, so after the run it must
-    hold no value and no input.
+    `reason(id)`, `fake(id)`, `check(id)` and `aside(input)` are given by the tracer: why a node has no value, what the
+    scan says it will look like, what to do with each node as it is written, and another input of the same pass. Proxies
+    hold the recorder, so after the run it must hold no value and no input.
     """
 
     __slots__ = (
-        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "backwards", "bindings", "block", "blocks",
-        "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step", "waiting",
+        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "aside", "backwards", "bindings", "block",
+        "blocks", "check", "fake", "finished", "guard", "invoke", "make", "nodes", "reason", "root", "saved", "step",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,7 @@ class Recorder:
         self.reason: Callable[[int], str] = _not_run_yet
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
+        self.aside: Callable[[Any], AbstractContextManager[None]] | None = None
         self._current: dict[Any, Proxy] = {}  # (block, invoke, site or gradient) → its present value
         self._parts: dict[tuple[int, Operation], Proxy] = {}
         self._calls: dict[tuple[int, int, str], int] = {}
@@ -340,7 +342,7 @@ class Recorder:
         self.waiting.clear()
         self.bindings = {}
         self._forget()
-        self.fake = self.check = None
+        self.fake = self.check = self.aside = None
 
     def _forget(self) -> None:
         self._current.clear()

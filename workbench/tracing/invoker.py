@@ -33,7 +33,7 @@ class Invoker:
         tracer = self._tracer
         if not self._given and not self._options:
             raise InputError("an invoke needs an input: tracer.invoke(input)")
-        if not _traced((self._given, self._options)):
+        if self.inputs is None and not _traced((self._given, self._options)):
             with not_recording():
                 self.inputs = tracer.model._prepare(*_values(self._given), **self._options)
             self._given = ()
@@ -47,12 +47,16 @@ class Invoker:
         self._tracer.invoker = self
         if self._tracer._scan_now and self.inputs is not None:
             self._scan()
+        self._replay()
+        self._creation.__enter__()
+        return self
+
+    def _replay(self) -> None:
+        """Do to this input what the model's edits say."""
         recorder = self._tracer._recorder
         for edit in self._tracer.model._edits:
             with recorder.in_steps(0, None, 1) if self._tracer._kind == "generate" else nullcontext():
                 recorder.replay(edit.graph, edit.bindings)
-        self._creation.__enter__()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -71,11 +71,13 @@ class Tracer(Scope):
         self._recorder = Recorder(model, Proxy, kind)
         self._shapes = Shapes(self._recorder)
         self._block = 0
+        self._outer_aside: Any = None
         self._session = False
         self._entered = False
         self._stack = ExitStack()
         self._token: Token[Recorder | None] | None = None
         self._line: Line = ("<unknown>", 0)
+        self._asides: dict[Any, int] = {}
 
     # ---- the block
 
@@ -90,6 +92,7 @@ class Tracer(Scope):
         else:
             self._token = CURRENT.set(self._recorder)
             self._recorder.fake = self._shapes.fake
+        self._outer_aside, self._recorder.aside = self._recorder.aside, self._aside
         self._shapes.register(self._block, self._scan_of)
         if not self._inputs and any(isinstance(value, Tensor) for value in self._kwargs.values()):
             named = {name: value for name, value in self._kwargs.items() if isinstance(value, Tensor)}
@@ -133,6 +136,7 @@ class Tracer(Scope):
     def _leave(self, kind: type[BaseException] | None = None, keep: bool = False) -> None:
         """Close what was opened; without `keep` the trace will not run."""
         self._recorder.check = None
+        self._recorder.aside = self._outer_aside
         self._stack.close()
         if self._token is not None:
             CURRENT.reset(self._token)
@@ -222,6 +226,41 @@ class Tracer(Scope):
                 "give each one by tracer.invoke(...)"
             )
         return Invoker(self, inputs, options)
+
+    @contextmanager
+    def _aside(self, given: Any) -> Iterator[None]:
+        """What is recorded meanwhile is of another input, which joins the same pass as an invoke of its own.
+
+        The same input, given again, is the same invoke. None stands for the open invoke's own input, once more and
+        without what was done to it.
+        """
+        if self._batch_size is not None:
+            raise InputError(
+                "batch_size= splits the prompts of one trace; another prompt's values need one pass: leave it out"
+            )
+        recorder = self._open("another prompt")
+        key = ("again", recorder.invoke) if given is None else given
+        before = recorder.invoke, recorder.block, recorder.guard
+        number = self._asides.get(key)
+        if number is None:
+            invoker = Invoker(self, (given,), {})
+            if given is None:
+                invoker.inputs = self.invokers[recorder.invoke].inputs
+            recorder.block, recorder.guard = self._block, None
+            try:
+                number = self._asides[key] = len(self.invokers)
+                invoker._open()
+                invoker._replay()
+            except BaseException:
+                self._asides.pop(key)
+                raise
+            finally:
+                recorder.invoke, recorder.block, recorder.guard = before
+        recorder.invoke = number
+        try:
+            yield
+        finally:
+            recorder.invoke = before[0]
 
     def cache(
         self,
