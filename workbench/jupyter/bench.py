@@ -12,13 +12,14 @@ from workbench.experiment.lint import lint
 from workbench.experiment.run import next_logits, run
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import write
-from workbench.jupyter import look, report
+from workbench.jupyter import forms, look, report
 from workbench.jupyter.messages import (
     METHODS,
     CodeReply,
     DoneReply,
     Event,
     ExperimentParams,
+    KindsReply,
     Logged,
     LogLine,
     ModelParams,
@@ -27,6 +28,7 @@ from workbench.jupyter.messages import (
     NoParams,
     Progress,
     PromptParams,
+    PromptsParams,
     RunChanged,
     RunParams,
     RunResult,
@@ -35,8 +37,10 @@ from workbench.jupyter.messages import (
     StartedReply,
     TokensReply,
     TreeReply,
+    WrapReply,
 )
 from workbench.jupyter.runs import Record, Runs
+from workbench.jupyter.tree import tree
 from workbench.models.base import NNsight
 from workbench.models.language import LanguageModel
 from workbench.models.tokens import pieces
@@ -90,22 +94,34 @@ class Bench:
     # ---- what there is
 
     def models(self) -> ModelsReply:
-        found = look.models_in(self._namespace())
-        return ModelsReply(kernel=self.kernel, models=tuple(look.info(name, model) for name, model in found.items()))
+        """Wrapped models first, then plain modules that can be wrapped."""
+        namespace = self._namespace()
+        wrapped = (look.info(name, model) for name, model in look.models_in(namespace).items())
+        plain = (look.plain(name, module) for name, module in look.modules_in(namespace).items())
+        return ModelsReply(kernel=self.kernel, models=(*wrapped, *plain))
+
+    def wrap(self, params: ModelParams) -> WrapReply:
+        return look.wrap(params.model, self._namespace())
+
+    def kinds(self) -> KindsReply:
+        return forms.kinds()
 
     def models_changed(self) -> None:
         """Say so if the models are others than when this was last asked."""
-        found = look.models_in(self._namespace())
-        known = [(name, id(model), look.loaded(model.module)) for name, model in found.items()]
+        namespace = self._namespace()
+        known: list[object] = [
+            (name, id(model), look.loaded(model.module)) for name, model in look.models_in(namespace).items()
+        ]
+        known += [(name, id(module)) for name, module in look.modules_in(namespace).items()]
         if known != self._known:
             self._known = known
             self._emit(ModelsChanged())
 
     def tree(self, params: ModelParams) -> TreeReply:
-        return TreeReply(rows=look.tree(params.model, self._model(params.model)))
+        return tree(params.model, self._model(params.model))
 
-    def tokens(self, params: PromptParams) -> TokensReply:
-        return look.tokens(self._model(params.model), params.prompt)
+    def tokens(self, params: PromptsParams) -> TokensReply:
+        return look.tokens(self._model(params.model), params.prompts)
 
     def shapes(self, params: PromptParams) -> ShapesReply:
         return look.shapes(self._model(params.model), params.prompt)
