@@ -103,8 +103,7 @@ class _Lift:
             if texts[0] == "import torch" and seed.isdigit() and texts[1] != seed:
                 settings["seed"], before = int(seed), before[:-2]
         lead = self._code(0, before[-1].end_lineno or 0, "before") if before else []
-        comments = [] if before else self._comments(0, node.lineno - 1)
-        if comments and not before:
+        if not before and self._comments(0, node.lineno - 1):
             lead = self._code(0, node.lineno - 1, "before")
         end = node.end_lineno or node.lineno
         trail = self._code(end, len(self.lines), "after")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_pre_hooks, register_module_forward_pre_hook
 
 from workbench.engine.execution import LogText
 from workbench.errors import NotSetError
@@ -86,6 +87,8 @@ def run(
     log: Callable[[LogLine], None] | None = None,
     receipts: bool = False,
     step: Step | None = None,
+    tidy: list[Callable[[], None]] | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> Outcome:
     """Trace the experiment's code, in a namespace that has only the model (under its name) and `wb`.
 
@@ -96,6 +99,9 @@ def run(
         log: called with each log line as it is written.
         receipts: see what each card does, and which modules are called, which copies what the cards change.
         step: told how far it is.
+        tidy: is given what is to be called in the end, should the run be ended from outside at any moment.
+        watch: called once inside the trace, after the last card of the first prompt: what it saves is as the
+            interventions left it.
 
     Raises:
         whatever the code raises, with the generated line in `.line`.
@@ -110,7 +116,7 @@ def run(
     """
     written = write(experiment)
     namespace = {experiment.model: model, "wb": importlib.import_module("workbench")}
-    job = Job(experiment, model, written.cards, name, log, receipts, step)
+    job = Job(experiment, model, written.cards, name, log, receipts, step, tidy, watch)
     with seeded(experiment.seed):
         job.execute(written.text, namespace)
     return job.outcome(namespace, written)
@@ -132,7 +138,6 @@ class Job:
 
     Args:
         cards: line → id of the card whose statement begins there.
-        prompts: how many prompts share the pass, as far as the experiment knows.
     """
 
     def __init__(
@@ -144,6 +149,8 @@ class Job:
         log: Callable[[LogLine], None] | None = None,
         receipts: bool = False,
         step: Step | None = None,
+        tidy: list[Callable[[], None]] | None = None,
+        watch: Callable[[], None] | None = None,
     ) -> None:
         placed = {card.id: card for card in experiment.enabled if isinstance(card, Placed)}
         self.experiment = experiment
@@ -154,6 +161,8 @@ class Job:
         self.kept = Outcome()
         self._log = log
         self._step = step
+        self._tidy = [] if tidy is None else tidy
+        self._watch = watch
         self._receipts = Receipts(placed, model) if receipts else None
         self._logits: dict[int, Proxy] = {}
         self._tokens: dict[int, Proxy] = {}
@@ -191,6 +200,8 @@ class Job:
     def _end(self, prompt: int) -> None:
         """It reads what the interventions made of the output."""
         model, recorder = self.model, require("the run's end")
+        if self._watch is not None and not prompt:
+            self._watch()
         self._logits[prompt] = recorder.add(NEXT_LOGITS, (model._root.output,)).save()
         if recorder.blocks[recorder.block].kind == "generate":
             steps = self._steps[prompt] = _Steps(self._step if not prompt else None, self.experiment.generate)
@@ -217,13 +228,13 @@ class Job:
             yield
             return
         modules = dict(self.model._live())
-        watch = _Called(len(modules), self._step if not self.experiment.generate else None)
-        handles = [module.register_forward_pre_hook(watch) for module in modules.values()]
+        watch = _Called({id(each) for each in modules.values()}, self._step if not self.experiment.generate else None)
+        self._tidy.append(watch.leave)  # before it is there, since a run can be ended at any moment
+        register_module_forward_pre_hook(watch)  # one hook for all, and none on the modules themselves
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            watch.leave()
         apart = self.model._root.__dict__["_apart"]
         self.kept.quiet = {
             path for path, module in modules.items() if id(module) not in watch.called and path not in apart
@@ -276,19 +287,25 @@ class Job:
 
 
 class _Called:
-    """The modules that were called, by the thread that this was made in."""
+    """Which of these modules are called, by the thread that this was made in."""
 
-    def __init__(self, total: int, step: Step | None) -> None:
+    def __init__(self, modules: set[int], step: Step | None) -> None:
         self.called: set[int] = set()
+        self._modules = modules
         self._thread = get_ident()
-        self._total = total
         self._step = step
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        if get_ident() == self._thread:
+        if get_ident() == self._thread and id(module) in self._modules:
             self.called.add(id(module))
             if self._step is not None:
-                self._step(len(self.called), self._total)
+                self._step(len(self.called), len(self._modules))
+
+    def leave(self) -> None:
+        """See no more."""
+        for key, hook in list(_global_forward_pre_hooks.items()):
+            if hook is self:
+                _global_forward_pre_hooks.pop(key, None)
 
 
 class _Steps:

@@ -33,7 +33,7 @@ class Scene:
     prompt: str
     tokens: tuple[str, ...]
     scan: Scan
-    tensors: Callable[[str], str | None] = lambda name: None  # noqa: E731
+    tensors: Callable[[str], str | None] = lambda name: None
     """Why there is no kept tensor of a name; None when there is one."""
 
     def tokens_of(self, prompt: str) -> tuple[str, ...]:

@@ -91,8 +91,7 @@ class Reader:
         value = _method(value, "save")
         if value is None:
             return None
-        if self._calls(value, "measure"):
-            assert isinstance(value, ast.Call)
+        if isinstance(value, ast.Call) and self._calls(value, "measure"):
             return _measure(value)
         at = self.target(_uncloned(value))
         return None if at is None else Save(id="", at=at, name=name)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from workbench.experiment.comparison import Compared, Comparison
 from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Experiment, Frozen
 from workbench.views.heatmap import Heatmap
@@ -59,6 +60,7 @@ class LogLine(Frozen):
 
 
 State = Literal["running", "done", "failed", "cancelled"]
+Purpose = Literal["run", "trace", "verify", "rerun"]
 
 
 class RunSummary(Frozen):
@@ -70,7 +72,7 @@ class RunSummary(Frozen):
     seconds: float
     title: str | None = Field(default=None, description="as a person named it")
     at: str = Field(default="", description="when it began, ISO 8601")
-    purpose: Literal["run", "trace", "verify", "rerun"] = "run"
+    purpose: Purpose = "run"
     held: bool = Field(default=False, description="its tensors are in memory or on disk")
 
 
@@ -112,27 +114,6 @@ class Receipt(Frozen):
     text: str = Field(description="fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9")
 
 
-class Compared(Frozen):
-    """One value of two runs."""
-
-    name: str
-    equal: bool
-    difference: float | None = Field(default=None, description="the largest, between values of the same shape")
-    text: str
-
-
-class Comparison(Frozen):
-    """Two runs side by side, or a run and its text, or a capsule and its rerun."""
-
-    equal: bool
-    exact: bool = Field(default=True, description="bit by bit; else within the tolerance")
-    tolerance: float = 0.0
-    text: str = Field(description="in one line")
-    values: tuple[Compared, ...] = ()
-    experiment: tuple[str, ...] = Field(default=(), description="in what the two experiments differ, in words")
-    environment: tuple[str, ...] = Field(default=(), description="versions, weights and tokens that differ, in words")
-
-
 class RunResult(Frozen):
     """All that the Results tab shows of one run."""
 
@@ -142,7 +123,7 @@ class RunResult(Frozen):
     seconds: float
     title: str | None = None
     at: str = ""
-    purpose: Literal["run", "trace", "verify", "rerun"] = "run"
+    purpose: Purpose = "run"
     experiment: Experiment
     code: str
     prompts: tuple[PromptResult, ...] = ()
@@ -394,3 +375,5 @@ class Logged(Frozen):
 
 
 Event = ModelsChanged | RunChanged | Progress | Logged
+
+__all__ = ["METHODS", "Compared", "Comparison", "Event"]
