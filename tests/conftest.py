@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.families import FAMILIES, LACKS
@@ -30,6 +34,17 @@ CHECKS = {
 """Tests that are made for each family, and what they are called in the table."""
 
 _MARKS = {"passed": "yes", "failed": "NO", "skipped": "?"}
+
+
+_HOME = tempfile.TemporaryDirectory(prefix="workbench-")
+os.environ["WORKBENCH_HOME"] = _HOME.name  # what is started in another process keeps its history there too
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has a history of its own."""
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

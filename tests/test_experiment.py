@@ -29,7 +29,7 @@ PROMPT = "the cat sat on"
 
 
 def experiment(*cards: Intervention, prompt: str = PROMPT, model: str = "model") -> Experiment:
-    return Experiment(model=model, prompt=prompt, interventions=cards)
+    return Experiment(model=model, prompts=(prompt,), interventions=cards)
 
 
 def save(path: str, name: str = "x", positions: tuple[int, ...] | None = None, port: Any = "output") -> Save:
@@ -63,7 +63,7 @@ def runnable(draw: st.DrawFn) -> Experiment:
         card.model_copy(update={"name": f"v{index}"} if isinstance(card, Save) else {})
         for index, card in enumerate(chosen)
     ]
-    drawn = Experiment(model="model", prompt=draw(prompts), interventions=tuple(named))
+    drawn = Experiment(model="model", prompts=(draw(prompts),), interventions=tuple(named))
     while faults := {fault.card for fault in lint(drawn, gpt2())}:
         mended = [
             card.model_copy(update={"enabled": False}) if card.id in faults else card for card in drawn.interventions
@@ -75,7 +75,7 @@ def runnable(draw: st.DrawFn) -> Experiment:
 anything = st.builds(
     Experiment,
     model=st.text(max_size=8) | st.just("model"),
-    prompt=st.text(max_size=30),
+    prompts=st.lists(st.text(max_size=30), min_size=1, max_size=2).map(tuple),
     interventions=st.lists(
         st.builds(Save, id=st.text(max_size=4), at=targets, name=st.text(max_size=8))
         | st.builds(Ablate, id=st.text(max_size=4), at=st.builds(Target, path=st.text(max_size=12)))
@@ -143,13 +143,13 @@ def test_running_is_the_text_is_hooks_by_hand(e: Experiment) -> None:
     assert sorted(outcome.saved) == sorted(names)
     assert all(same(outcome.saved[name], namespace[name].value) for name in names)
 
-    ids = torch.tensor([model.tokenizer(e.prompt)["input_ids"]])
+    ids = torch.tensor([model.tokenizer(e.prompts[0])["input_ids"]])
     by, output = by_hand(model.module, e, input_ids=ids, attention_mask=torch.ones_like(ids))
     assert sorted(by) == sorted(names)
     for name in names:
         close(outcome.saved[name], by[name])
-    assert outcome.next_logits is not None
-    torch.testing.assert_close(outcome.next_logits, output.logits[0, -1])
+    assert outcome.next_logits[0] is not None
+    torch.testing.assert_close(outcome.next_logits[0], output.logits[0, -1])
 
 
 def close(left: Any, right: Any) -> None:
@@ -381,7 +381,7 @@ def test_a_value_that_was_never_there_says_why() -> None:
 def test_a_model_that_predicts_no_token_has_no_next_logits() -> None:
     e = experiment(save("pool"), prompt="the cat sat")
     outcome = run(e, pooled())
-    assert outcome.next_logits is None
+    assert outcome.next_logits == [None]
     assert outcome.saved["x"].shape == (1, 4)
 
 

@@ -21,13 +21,13 @@ PACKAGE = ROOT / "workbench"
 # from lower floors and from its own room. On the top floor are the doors: what is opened from outside.
 FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("errors",), ("site",)),
-    (("graph",),),
+    (("graph",), ("subscript",)),
     (("recorder", "proxy", "functions"),),
     (("engine", "inside"),),
     (("envoy", "source"),),
     (("tracing",),),
     (("models",),),
-    (("interventions",), ("lens",), ("sweep",)),
+    (("interventions", "numerics"), ("lens",), ("measures",), ("store",), ("sweep",)),
     (("experiment",),),
     (("views",),),
     (("remote",),),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from workbench import errors
 from workbench.envoy import Envoy
 from workbench.functions import apply
-from workbench.interventions import ablate
+from workbench.interventions import ablate, add_noise, heads, neurons, patch, scale, steer
+from workbench.measures import measure
 from workbench.models.base import NNsight
 from workbench.tracing import elsewhere
 

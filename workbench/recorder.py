@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,9 +68,9 @@ _set_ref = Pending._ref.__set__  # pyright: ignore[reportAttributeAccessIssue]
 class Recorder:
     """Nodes as they are written, the values they name, and the proxies that wait for a value.
 
-    `reason(id)`, `fake(id)` and `check(id)` are given by the tracer: why a node has no value, what the scan says it
-    will look like, and what to do with each node as it is written. Proxies hold the recorder, so after the run it must
-    hold no value and no input.
+    `reason(id)`, `fake(id)`, `check(id)` and `aside(input)` are given by the tracer: why a node has no value, what the
+    scan says it will look like, what to do with each node as it is written, and another input of the same pass. Proxies
+    hold the recorder, so after the run it must hold no value and no input.
     """
 
     __slots__ = (
@@ -106,6 +106,7 @@ class Recorder:
         self.given: dict[tuple[int, int], Any] = {}  # (block, invoke) → its prepared input, where it is known
         self.fake: Callable[[int], Any] | None = None
         self.check: Callable[[int], None] | None = None
+        self.aside: Callable[[Any], AbstractContextManager[None]] | None = None
         self._current: dict[Any, Proxy] = {}  # (block, invoke, site or gradient) → its present value
         self._parts: dict[tuple[int, Operation], Proxy] = {}
         self._calls: dict[tuple[int, int, str], int] = {}
@@ -460,7 +461,7 @@ class Recorder:
         self.waiting.clear()
         self.bindings = {}
         self._forget()
-        self.fake = self.check = None
+        self.fake = self.check = self.aside = None
 
     def prompt(self) -> Any:
         """What the open invoke's model will be called on, `(args, kwargs)`; None where only the run knows."""

@@ -1,15 +1,34 @@
 /** Edits of an experiment, each giving a new one. The experiment is the kernel's data; here it is only changed. */
 
-import type { Experiment } from './generated/protocol';
+import { newTarget } from './form';
+import type { Experiment, KindInfo, KindsReply, Target } from './generated/protocol';
 
-export type Card = NonNullable<Experiment['interventions']>[number];
+export type Card = Experiment['interventions'][number];
 
-export const empty = (model = ''): Experiment => ({ version: 1, model, prompt: '', interventions: [] });
+export const empty = (model = ''): Experiment => ({
+  version: 2,
+  model,
+  prompts: [''],
+  generate: 0,
+  temperature: 0,
+  seed: null,
+  measure: null,
+  interventions: []
+});
 
-export const cards = (experiment: Experiment): Card[] => experiment.interventions ?? [];
+/** Whether something that was kept is an experiment of today's form. */
+export function isExperiment(kept: unknown): kept is Experiment {
+  const found = kept as Experiment | null | undefined;
+  return found?.version === 2 && Array.isArray(found.prompts) && Array.isArray(found.interventions);
+}
 
-export function withCards(experiment: Experiment, next: Card[]): Experiment {
-  return { ...experiment, interventions: next };
+export const cards = (experiment: Experiment): Card[] => experiment.interventions;
+
+/** Where a card applies; null for code, which applies nowhere in particular. */
+export const targetOf = (card: Card): Target | null => ('at' in card ? card.at : null);
+
+export function withCards(experiment: Experiment, interventions: Card[]): Experiment {
+  return { ...experiment, interventions };
 }
 
 let made = 0;
@@ -19,13 +38,17 @@ function freshId(): string {
   return `${Date.now().toString(36)}-${made}`;
 }
 
-export function addCard(experiment: Experiment, kind: Card['kind'], path: string): [Experiment, Card] {
-  const common = { id: freshId(), at: { path, port: 'output' as const, positions: null }, enabled: true };
-  const card: Card =
-    kind === 'save'
-      ? { ...common, kind, name: freshName(experiment, path) }
-      : { ...common, kind, mode: 'zero' as const };
-  return [withCards(experiment, [...cards(experiment), card]), card];
+/** A new card of a kind, at a module, as the kernel's schema says that it begins. */
+export function newCard(experiment: Experiment, kinds: KindsReply, info: KindInfo, path: string): Card {
+  const fields = (info.form['properties'] ?? {}) as Record<string, unknown>;
+  const card: Record<string, unknown> = { note: '', ...info.new, id: freshId(), enabled: true, kind: info.kind };
+  if ('at' in fields) {
+    card['at'] = { ...newTarget(kinds), ...(info.new['at'] as object | undefined), path };
+  }
+  if ('name' in fields) {
+    card['name'] = freshName(experiment, path);
+  }
+  return card as unknown as Card;
 }
 
 /** A Python name for what a module gives: `transformer.h.2.mlp` becomes `h2_mlp`, made unique by a number. */
@@ -37,7 +60,10 @@ export function freshName(experiment: Experiment, path: string): string {
     .replace(/_(\d+)/g, '$1')
     .replace(/\W/g, '_')
     .replace(/^(transformer|model|layers)_?(?=[a-z])/, '');
-  const base = /^[a-zA-Z_]/.test(short) ? short : `output${short ? `_${short}` : ''}`;
+  return unique(experiment, /^[a-zA-Z_]/.test(short) ? short : `output${short ? `_${short}` : ''}`);
+}
+
+function unique(experiment: Experiment, base: string): string {
   const taken = new Set(cards(experiment).flatMap(card => (card.kind === 'save' ? [card.name] : [])));
   taken.add(experiment.model).add('wb').add('tracer');
   let name = base;
@@ -61,11 +87,57 @@ export function removeCard(experiment: Experiment, id: string): Experiment {
   );
 }
 
-/** Take a position into a card's positions, or out of them; none left means all. */
-export function togglePosition(experiment: Experiment, id: string, position: number): Experiment {
-  return changeCard(experiment, id, card => {
-    const now = card.at.positions ?? [];
-    const next = now.includes(position) ? now.filter(each => each !== position) : [...now, position].sort((a, b) => a - b);
-    return { ...card, at: { ...card.at, positions: next.length ? next : null } };
-  });
+/** A copy below the card, under an id and a name of its own. */
+export function duplicateCard(experiment: Experiment, id: string): [Experiment, Card | null] {
+  const at = cards(experiment).findIndex(card => card.id === id);
+  if (at < 0) {
+    return [experiment, null];
+  }
+  const original = cards(experiment)[at];
+  const copy = { ...original, id: freshId() };
+  if (copy.kind === 'save') {
+    copy.name = unique(experiment, copy.name.replace(/_\d+$/, ''));
+  }
+  const next = cards(experiment).slice();
+  next.splice(at + 1, 0, copy);
+  return [withCards(experiment, next), copy];
+}
+
+/** Put a card where another one stands, or by a number of places up or down. */
+export function moveCard(experiment: Experiment, id: string, to: { before: string | null } | { by: number }): Experiment {
+  const from = cards(experiment).findIndex(card => card.id === id);
+  if (from < 0) {
+    return experiment;
+  }
+  const rest = cards(experiment).slice();
+  const [card] = rest.splice(from, 1);
+  let place: number;
+  if ('by' in to) {
+    place = Math.max(0, Math.min(rest.length, from + to.by));
+  } else {
+    place = to.before === null ? rest.length : rest.findIndex(each => each.id === to.before);
+  }
+  if (place < 0) {
+    return experiment;
+  }
+  rest.splice(place, 0, card);
+  return withCards(experiment, rest);
+}
+
+/** Change where a card applies. */
+export function retarget(card: Card, part: Partial<Target>): Card {
+  const at = targetOf(card);
+  return at ? ({ ...card, at: { ...at, ...part } } as Card) : card;
+}
+
+/** Take a position into a card's positions, or out of them; none left means all. `count` knows what −1 stands for. */
+export function togglePosition(card: Card, position: number, count: number): Card {
+  const at = targetOf(card);
+  if (!at) {
+    return card;
+  }
+  const now = at.positions ?? [];
+  const same = (each: number) => (each < 0 ? count + each : each) === position;
+  const next = now.some(same) ? now.filter(each => !same(each)) : [...now, position].sort((a, b) => a - b);
+  return retarget(card, { positions: next.length ? next : null, index: null });
 }

@@ -6,12 +6,17 @@ import { ICommandPalette, MainAreaWidget, WidgetTracker } from '@jupyterlab/appu
 import { IEditorServices } from '@jupyterlab/codeeditor';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
 import { IStateDB } from '@jupyterlab/statedb';
-import { WorkbenchModel } from './model';
+import { Bench } from './bench';
+import { saver } from './files';
+import { Follower, key } from './follower';
+import { drawing } from './panels/editor';
 import { ResultsPanel } from './panels/results';
 import { WorkbenchPanel } from './panels/workbench';
 
 const SHOW_RESULTS = 'workbench:results';
+const LIFT = 'workbench:open-cell';
 const SEEN = 'workbench:seen';
+const NO_ARGUMENTS = { describedBy: { args: { type: 'object', properties: {} } } };
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: 'workbench:panel',
@@ -27,15 +32,20 @@ const plugin: JupyterFrontEndPlugin<void> = {
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null
   ) => {
-    const model = new WorkbenchModel(store);
-    const panel = new WorkbenchPanel(model, editors.factoryService.newInlineEditor, {
+    const bench = new Bench({
+      keep: (place, experiment) => void store.save(key(place), experiment as never),
+      ran: () => void showResults(false)
+    });
+    const follower = new Follower(bench, store);
+    const panel = new WorkbenchPanel(bench, drawing(editors.factoryService.newInlineEditor), {
       insert: code => {
         const notebook = notebooks.currentWidget?.content;
         if (notebook) {
           NotebookActions.insertBelow(notebook);
           notebook.activeCell?.model.sharedModel.setSource(code);
         }
-      }
+      },
+      save: saver(app.serviceManager.contents, notebooks)
     });
     app.shell.add(panel, 'right', { rank: 100 });
     restorer?.add(panel, panel.id);
@@ -48,7 +58,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         }
         return;
       }
-      const widget = new MainAreaWidget({ content: new ResultsPanel(model) });
+      const widget = new MainAreaWidget({ content: new ResultsPanel(bench) });
       widget.id = 'workbench-results';
       widget.title.label = 'Results';
       widget.title.closable = true;
@@ -59,22 +69,36 @@ const plugin: JupyterFrontEndPlugin<void> = {
     app.commands.addCommand(SHOW_RESULTS, {
       label: 'Show Workbench Results',
       execute: () => showResults(true),
-      describedBy: { args: { type: 'object', properties: {} } }
+      ...NO_ARGUMENTS
     });
-    palette?.addItem({ command: SHOW_RESULTS, category: 'Workbench' });
+    app.commands.addCommand(LIFT, {
+      label: 'Open in Workbench',
+      caption: 'Read this cell’s Python into the Workbench panel',
+      execute: async () => {
+        const cell = notebooks.currentWidget?.content.activeCell;
+        if (cell) {
+          app.shell.activateById(panel.id);
+          await bench.lift(cell.model.sharedModel.getSource());
+        }
+      },
+      ...NO_ARGUMENTS
+    });
+    app.contextMenu.addItem({ command: LIFT, selector: '.jp-Notebook .jp-CodeCell', rank: 20 });
+    for (const command of [SHOW_RESULTS, LIFT]) {
+      palette?.addItem({ command, category: 'Workbench' });
+    }
     void restorer?.restore(results, { command: SHOW_RESULTS, name: () => 'results' });
-    model.ran.connect(() => void showResults(false));
 
     const follow = () => {
       if (notebooks.currentWidget) {
-        void model.look(notebooks.currentWidget);
+        void follower.look(notebooks.currentWidget);
       }
     };
     notebooks.currentChanged.connect(follow);
     notebooks.widgetAdded.connect((_, added) => {
       added.disposed.connect(() => {
         if (notebooks.size === 0) {
-          void model.look(null);
+          void follower.look(null);
         }
       });
     });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +20,7 @@ class Fault(Frozen):
     card: str | None = Field(default=None, description="id of the card it belongs to, when it belongs to one")
     line: str | None = Field(default=None, description="the user's own line, when one is to blame")
     detail: str | None = Field(default=None, description="the traceback, for the curious")
+    level: Literal["error", "warning"] = Field(default="error", description="an error disables Run, a warning does not")
 
 
 def explain(error: BaseException, cards: Mapping[int, str] | None = None) -> Fault:

@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from torch import Tensor as TorchTensor
+
 from workbench.errors import InputError
+from workbench.experiment.comparison import Comparison, compared, in_words, summed_up
 from workbench.experiment.fault import Fault
+from workbench.experiment.from_python import from_python
+from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.lint import lint
-from workbench.experiment.run import next_logits, run
+from workbench.experiment.run import LogLine
 from workbench.experiment.table import kind_of
-from workbench.experiment.to_python import write
-from workbench.jupyter import look, report
+from workbench.experiment.to_python import Written, write
+from workbench.jupyter import capsule, forms, look, report
+from workbench.jupyter.archive import Archive
+from workbench.jupyter.environment import describe, differences, versions
 from workbench.jupyter.messages import (
     METHODS,
+    CapsuleParams,
+    CapsuleReply,
+    CodeParams,
     CodeReply,
+    Compared,
     DoneReply,
     Event,
     ExperimentParams,
-    Logged,
-    LogLine,
+    FiredReply,
+    KeepParams,
+    KindsReply,
+    LiftParams,
+    LiftReply,
     ModelParams,
     ModelsChanged,
     ModelsReply,
     NoParams,
-    Progress,
+    PathParams,
     PromptParams,
+    PromptsParams,
+    RenameParams,
+    RerunParams,
     RunChanged,
     RunParams,
     RunResult,
     RunsReply,
     ShapesReply,
     StartedReply,
+    Tensor,
+    TensorsReply,
     TokensReply,
     TreeReply,
+    TwoRunsParams,
+    WrapReply,
 )
-from workbench.jupyter.runs import Record, Runs
+from workbench.jupyter.record import Record
+from workbench.jupyter.runs import Runs
+from workbench.jupyter.tree import tree
+from workbench.jupyter.work import Work
 from workbench.models.base import NNsight
-from workbench.models.language import LanguageModel
-from workbench.models.tokens import pieces
-from workbench.views.summary import summary
-from workbench.views.tokens import compare
+from workbench.store import store
 
 Buffers = list[bytes]
 
@@ -74,7 +97,8 @@ class Bench:
         self.kernel = uuid.uuid4().hex
         self._namespace = namespace
         self._emit = emit
-        self._runs = Runs(self._work, self._changed)
+        self.work = Work(emit)
+        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._ended)
         self._known: object = None
 
     def call(self, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Buffers]:
@@ -90,22 +114,34 @@ class Bench:
     # ---- what there is
 
     def models(self) -> ModelsReply:
-        found = look.models_in(self._namespace())
-        return ModelsReply(kernel=self.kernel, models=tuple(look.info(name, model) for name, model in found.items()))
+        """Wrapped models first, then plain modules that can be wrapped."""
+        namespace = self._namespace()
+        wrapped = (look.info(name, model) for name, model in look.models_in(namespace).items())
+        plain = (look.plain(name, module) for name, module in look.modules_in(namespace).items())
+        return ModelsReply(kernel=self.kernel, models=(*wrapped, *plain))
+
+    def wrap(self, params: ModelParams) -> WrapReply:
+        return look.wrap(params.model, self._namespace())
+
+    def kinds(self) -> KindsReply:
+        return forms.kinds()
 
     def models_changed(self) -> None:
         """Say so if the models are others than when this was last asked."""
-        found = look.models_in(self._namespace())
-        known = [(name, id(model), look.loaded(model.module)) for name, model in found.items()]
+        namespace = self._namespace()
+        known: list[object] = [
+            (name, id(model), look.loaded(model.module)) for name, model in look.models_in(namespace).items()
+        ]
+        known += [(name, id(module)) for name, module in look.modules_in(namespace).items()]
         if known != self._known:
             self._known = known
             self._emit(ModelsChanged())
 
     def tree(self, params: ModelParams) -> TreeReply:
-        return TreeReply(rows=look.tree(params.model, self._model(params.model)))
+        return tree(params.model, self._model(params.model))
 
-    def tokens(self, params: PromptParams) -> TokensReply:
-        return look.tokens(self._model(params.model), params.prompt)
+    def tokens(self, params: PromptsParams) -> TokensReply:
+        return look.tokens(self._model(params.model), params.prompts)
 
     def shapes(self, params: PromptParams) -> ShapesReply:
         return look.shapes(self._model(params.model), params.prompt)
@@ -118,65 +154,216 @@ class Bench:
 
     # ---- the experiment
 
-    def code(self, params: ExperimentParams) -> CodeReply:
-        experiment = params.experiment
-        faults = lint(experiment, self._model(experiment.model))
-        return CodeReply(code=write(experiment).text, faults=faults)
-
-    def run(self, params: ExperimentParams) -> StartedReply:
+    def code(self, params: CodeParams) -> CodeReply:
         experiment = params.experiment
         model = self._model(experiment.model)
-        for fault in lint(experiment, model):
-            raise Faulty(fault)
-        return StartedReply(run=self._runs.start(experiment, write(experiment), model).run)
+        written = write(experiment, params.form, opening=_opening(model))
+        return CodeReply(
+            code=written.text,
+            faults=(*lint(experiment, model), *self._foreign(experiment)),
+            words={card.id: kind_of(card).words(card) for card in experiment.interventions},
+            lines=written.cards,
+        )
+
+    def lift(self, params: LiftParams) -> LiftReply:
+        found = from_python(params.text, look.models_in(self._namespace()))
+        codes = sum(isinstance(card, Code) for card in found.interventions)
+        cards = len(found.interventions)
+        text = f"{cards} card{'' if cards == 1 else 's'}" + (f", {codes} of them code" if codes else "")
+        return LiftReply(experiment=found, text=text)
+
+    def run(self, params: ExperimentParams) -> StartedReply:
+        return self._start(params.experiment, self.work.run, "run")
+
+    def verify(self, params: ExperimentParams) -> StartedReply:
+        return self._start(params.experiment, self.work.verify, "verify")
+
+    def _start(self, experiment: Experiment, work: Any, purpose: Any) -> StartedReply:
+        model = self._model(experiment.model)
+        for fault in (*lint(experiment, model), *self._foreign(experiment)):
+            if fault.level == "error":
+                raise Faulty(fault)
+        return StartedReply(run=self.runs_made.start(experiment, write(experiment), model, work, purpose).run)
+
+    def _foreign(self, experiment: Experiment) -> tuple[Fault, ...]:
+        """Code that came in a file of someone else, and that nobody let run yet."""
+        found = capsule.Consents(store()).refused(experiment)
+        if found is None:
+            return ()
+        card = next(each for each in experiment.interventions if isinstance(each, Code) and each.code == found)
+        message = "this code came in a capsule; read it, then rerun the capsule with your consent, or remove this card"
+        return (Fault(message=message, card=card.id),)
 
     def cancel(self, params: RunParams) -> DoneReply:
-        self._runs.cancel(params.run)
+        self.runs_made.cancel(params.run)
         return DoneReply()
 
+    # ---- what was run
+
     def result(self, params: RunParams) -> tuple[RunResult, Buffers]:
-        return report.result(self._runs.get(params.run))
+        return report.result(self.runs_made.get(params.run))
 
     def runs(self) -> RunsReply:
-        return RunsReply(runs=tuple(map(report.summary, self._runs.all())))
+        return RunsReply(runs=tuple(map(report.summary, self.runs_made.all())))
 
     def records(self) -> list[Record]:
         """The runs that are remembered, the newest first."""
-        return self._runs.all()
+        return self.runs_made.all()
 
-    # ---- on the run's thread
+    def fired(self, params: RunParams) -> FiredReply:
+        record = self.runs_made.get(params.run)
+        if record.quiet is None:
+            return FiredReply(
+                run=record.run, quiet=(), text=f"of {record.name} it is not known which modules were called"
+            )
+        count = len(record.quiet)
+        text = f"{count} module{'' if count == 1 else 's'} not called in {record.name}"
+        return FiredReply(run=record.run, quiet=record.quiet, text=text)
 
-    def _work(self, record: Record, model: NNsight) -> None:
-        """The clean run, where it would differ; then the experiment's own."""
-        assert isinstance(model, LanguageModel)
-        experiment = record.experiment
-        record.tokens = tuple(model.tokens(experiment.prompt))
-        clean = None
-        changes = any(kind_of(card).changes for card in experiment.interventions if card.enabled)
-        if changes:
-            self._progress(record, 0, 2, "clean run")
-            clean = next_logits(model.trace(experiment.prompt, trace=False))
-            self._progress(record, 1, 2, "run with interventions")
+    def compare(self, params: TwoRunsParams) -> Comparison:
+        one, other = (self.runs_made.get(each) for each in (params.run, params.other))
+        pairs = (*compared(one.values(), other.values()), *_answers(one, other))
+        return Comparison(
+            equal=all(each.equal for each in pairs),
+            text=summed_up(pairs),
+            values=pairs,
+            experiment=in_words(one.experiment, other.experiment),
+            environment=differences(one.environment, other.environment),
+        )
 
-        def log(text: str) -> None:
-            record.logs.append(text)
-            self._emit(Logged(line=LogLine(run=record.run, text=text)))
+    def rename(self, params: RenameParams) -> DoneReply:
+        record = self.runs_made.rename(params.run, params.title)
+        if record.state != "running":
+            self.runs_made.archive.write(record, report.result(record, pictures=False)[0], tensors=False)
+        return DoneReply()
 
-        outcome = run(experiment, model, name=record.name, log=log)
-        after = outcome.next_logits
-        before = clean if changes else after
-        if before is not None and after is not None:
-            record.before, record.after = compare(before, after, lambda id: pieces(model.tokenizer, [id])[0])
-            if not record.after:
-                log("the logits at the last token are not numbers (NaN), so there are no probabilities")
-        record.saved = [(name, summary(value)) for name, value in outcome.saved.items()]
-        record.unset = outcome.unset
-        record.outcome = outcome
+    def delete(self, params: RunParams) -> DoneReply:
+        self.runs_made.delete(params.run)
+        return DoneReply()
 
-    def _progress(self, record: Record, done: int, total: int, text: str) -> None:
-        self._emit(Progress(run=record.run, done=done, total=total, text=text))
+    def keep(self, params: KeepParams) -> DoneReply:
+        value = self.runs_made.get(params.run).value(params.name)
+        if not isinstance(value, TorchTensor):
+            raise InputError(f"{params.name} is a {type(value).__name__}, not a tensor; save a part of it that is one")
+        if not params.keep_as.strip():
+            raise InputError("a tensor is kept under a name; write one")
+        store().keep(params.keep_as.strip(), value)
+        return DoneReply()
+
+    def tensors(self) -> TensorsReply:
+        found = sorted(store().names().items(), key=lambda pair: (pair[1]["run"], -pair[1]["at"]))
+        return TensorsReply(
+            tensors=tuple(
+                Tensor(
+                    name=name,
+                    shape=tuple(each["shape"]),
+                    dtype=each["dtype"],
+                    origin="a value of a run" if each["run"] else "kept",
+                )
+                for name, each in found
+            )
+        )
+
+    # ---- capsules
+
+    def capsule_save(self, params: CapsuleParams) -> CapsuleReply:
+        record = self.runs_made.get(params.run)
+        name = re.sub(r"\W+", "-", record.title or record.name).strip("-") or record.name
+        path = Path(params.path or f"{name}.capsule")
+        data = capsule.write(record, path)
+        capsule.Consents(store()).made_here(data)
+        return self._about(path)
+
+    def capsule_load(self, params: PathParams) -> CapsuleReply:
+        return self._about(Path(params.path))
+
+    def _about(self, path: Path) -> CapsuleReply:
+        found, consents = capsule.read(path), capsule.Consents(store())
+        consents.met(found)
+        contents = found.contents
+        known = contents.environment.get("model", {})
+        parts = [
+            known.get("class"),
+            known.get("name"),
+            f"{known.get('parameters', 0):,} parameters",
+            known.get("revision"),
+        ]
+        model = look.models_in(self._namespace()).get(contents.experiment.model)
+        here = {"versions": versions()} | ({} if model is None else {"model": describe(model)})
+        there = {name: value for name, value in contents.environment.items() if name in here}
+        return CapsuleReply(
+            path=str(path),
+            bytes=path.stat().st_size,
+            headline=contents.headline,
+            experiment=contents.experiment,
+            model=" · ".join(part for part in parts if part),
+            versions=contents.environment.get("versions", {}),
+            foreign=() if consents.given(found) else found.codes,
+            differs=differences(there, here),
+        )
+
+    def capsule_rerun(self, params: RerunParams) -> StartedReply:
+        found, consents = capsule.read(Path(params.path)), capsule.Consents(store())
+        consents.met(found)
+        if not consents.given(found):
+            if not params.consent:
+                raise InputError(
+                    f"this capsule brings code of its own, which could do anything here: {found.codes[0]!r}; read it, "
+                    "and rerun it with your consent"
+                )
+            consents.give(found)
+        experiment = capsule.unpacked(found, store())
+        if params.model is not None:
+            experiment = experiment.model_copy(update={"model": params.model})
+
+        def work(record: Record, model: NNsight) -> None:
+            self.work.run(record, model)
+            record.comparison = capsule.against(found, record)
+
+        return self._start(experiment, work, "rerun")
+
+    # ---- cells that trace
+
+    def begun(self, experiment: Experiment, text: str, cards: dict[int, str], name: str | None) -> Record:
+        """A cell begins a run of its own."""
+        record = self.runs_made.begun(experiment, Written(text, cards))
+        record.title = name
+        return record
+
+    def log(self, record: Record) -> Callable[[LogLine], None]:
+        """Takes a cell's log lines."""
+        return self.work.log(record)
+
+    # ---- on a run's thread
+
+    def _ended(self, record: Record) -> None:
+        self.runs_made.archive.write(record, report.result(record, pictures=False)[0])
 
     def _changed(self, record: Record) -> None:
         self._emit(RunChanged(summary=report.summary(record)))
         if record.state != "running":
             self.models_changed()  # the first run loads the weights
+
+
+def _opening(model: NNsight) -> str | None:
+    """The Python that opens a model, for a script."""
+    name = str(getattr(getattr(model.module, "config", None), "_name_or_path", "") or "")
+    if "demo" in name and name.rpartition("/")[2] in ("gpt2", "llama"):
+        return f'wb.demo("{name.rpartition("/")[2]}")'
+    return f"wb.LanguageModel({name!r})" if name else None
+
+
+def _answers(one: Record, other: Record) -> list[Compared]:
+    """The two runs' predictions, prompt by prompt."""
+    found = []
+    for number, (left, right) in enumerate(zip(one.prompts, other.prompts, strict=False)):
+        rows = [{top.id: top.probability for top in each.after} for each in (left, right)]
+        gap = max((abs(rows[0].get(id, 0.0) - rows[1].get(id, 0.0)) for id in (*rows[0], *rows[1])), default=0.0)
+        name = "next tokens" + (f" of prompt {number}" if len(one.prompts) > 1 else "")
+        text = "the same" if not gap else f"probabilities differ by up to {gap:.3g}"
+        found.append(Compared(name=name, equal=gap == 0, difference=gap, text=text))
+        if left.measure_after is not None and right.measure_after is not None:
+            gap = abs(left.measure_after - right.measure_after)
+            text = f"{left.measure_after:.4g} and {right.measure_after:.4g}"
+            found.append(Compared(name="measure", equal=gap == 0, difference=gap, text=text))
+    return found

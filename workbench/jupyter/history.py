@@ -8,8 +8,8 @@ from typing import Any
 
 from workbench.experiment.kinds import Experiment
 from workbench.jupyter import link
+from workbench.jupyter.record import Record
 from workbench.jupyter.report import headline
-from workbench.jupyter.runs import Record
 from workbench.views.tokens import TopToken
 
 
@@ -17,8 +17,8 @@ from workbench.views.tokens import TopToken
 class PanelRun:
     """One run of the panel. Its repr is the headline that the panel shows.
 
-    `saved` holds the tensors by name while it is among the last few runs; `before` and `after` are the next token's
-    candidates, best first.
+    `saved` holds the tensors by name, as far as they are in memory or on disk; `before` and `after` are the next
+    token's candidates, best first.
     """
 
     number: int
@@ -47,8 +47,8 @@ def runs() -> list[PanelRun]:
 
 
 def _shown(record: Record) -> PanelRun:
-    saved = dict(record.outcome.saved) if record.outcome is not None else {}
+    saved = record.values()
     return PanelRun(
         record.run, headline(record), record.experiment, record.code.text, saved, record.before, record.after,
-        tuple(record.logs),
+        tuple(line.text for line in record.logs),
     )  # fmt: skip

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 RPC = "workbench.rpc"
 EVENTS = "workbench.events"
 
-SLOW = frozenset({"code", "run", "shapes"})
+SLOW = frozenset(
+    {"capsule_load", "capsule_rerun", "capsule_save", "code", "compare", "lift", "run", "shapes", "verify"}
+)
 """Requests that may need a scan of a large model. They queue on a thread of their own, so that *Cancel* never waits."""
 
 PAGES = 4

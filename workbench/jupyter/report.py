@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from workbench.engine.values import first_tensor
-from workbench.experiment.kinds import Save
+from workbench.experiment.kinds import Experiment
+from workbench.experiment.receipts import Tally
+from workbench.experiment.run import Outcome
 from workbench.experiment.table import kind_of
-from workbench.jupyter.messages import LogLine, RunResult, RunSummary, Saved
-from workbench.jupyter.runs import Record
+from workbench.jupyter.messages import PromptResult, Receipt, RunResult, RunSummary, Saved
+from workbench.jupyter.record import Record
 from workbench.views.heatmap import Heatmap, heatmap
 from workbench.views.summary import dtype_name
+from workbench.views.summary import summary as summary_of
 from workbench.views.tokens import TopToken, best
 
 
 def summary(record: Record) -> RunSummary:
     """The run as a line of the history."""
-    return RunSummary(run=record.run, state=record.state, headline=headline(record), seconds=record.seconds)
+    return RunSummary(
+        run=record.run,
+        state=record.state,
+        headline=headline(record),
+        seconds=record.seconds,
+        title=record.title,
+        at=record.at,
+        purpose=record.purpose,
+        held=record.outcome is not None or any(record.holds(each.name) for each in record.saved),
+    )
 
 
 def headline(record: Record) -> str:
@@ -32,19 +42,36 @@ def _parts(record: Record) -> list[str]:
         return [f"cancelled after {took}" if record.seconds else "cancelled before it began"]
     if record.state == "failed":
         return [took, f"failed: {record.fault.message if record.fault else ''}"]
-    changes = sum(kind_of(card).changes for card in record.experiment.interventions if card.enabled)
+    if record.comparison is not None:
+        what = {"verify": "verified" if record.comparison.equal else "not verified"}.get(record.purpose, "rerun")
+        return [took, what, record.comparison.text]
+    changes = sum(kind_of(card).changes for card in record.experiment.enabled)
     parts = [
         took,
         _answer(record, bool(changes)),
         "no intervention" if not changes else _count(changes, "intervention"),
     ]
+    if len(record.prompts) > 1:
+        parts.append(f"{len(record.prompts)} prompts")
     if record.saved:
         parts.append(f"{_count(len(record.saved), 'value')} saved")
     return [part for part in parts if part]
 
 
 def _answer(record: Record, changed: bool) -> str:
-    before, after = best(record.before), best(record.after)
+    if not record.prompts:
+        return ""
+    first = record.prompts[0]
+    measure = record.experiment.measure
+    if measure is not None and first.measure_after is not None:
+        name = measure.metric.replace("_", " ").replace("kl", "KL")
+        after = f"{first.measure_after:.3g}"
+        if measure.metric == "kl" or not changed or first.measure_before is None:
+            return f"{name} {after}"
+        return f"{name} {first.measure_before:.3g} → {after}"
+    if first.generated and not changed:
+        return f"“{''.join(each.token for each in first.generated)}”"
+    before, after = best(first.before), best(first.after)
     if before is None:
         return ""
     if not changed:
@@ -61,50 +88,111 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def result(record: Record) -> tuple[RunResult, list[bytes]]:
+# ---- receipts
+
+
+def receipts(tallies: list[Tally]) -> tuple[Receipt, ...]:
+    """What each card did, in words and numbers."""
+    return tuple(map(receipt, tallies))
+
+
+def receipt(tally: Tally) -> Receipt:
+    """What one card did.
+
+    Example:
+        >>> receipt(Tally("a", True, 1, 768, 7680, 41.2**2, 38.9**2)).text
+        'fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9'
+    """
+    if not tally.fired:
+        why = f"never reached: {tally.why}" if tally.why else "never reached"
+        return Receipt(card=tally.card, fired=0, warning=why, text=why)
+    fired = f"fired {tally.fired}×"
+    if not tally.changes:
+        values = f", {tally.total:,} values" if tally.total else ""
+        return Receipt(card=tally.card, fired=tally.fired, total=tally.total or None, text=fired + values)
+    before, after = tally.squares_before**0.5, tally.squares_after**0.5
+    warning = None if tally.changed else "it changed nothing: the values were so already"
+    text = f"{fired}, changed {tally.changed:,} of {tally.total:,} values, norm {before:.3g} → {after:.3g}"
+    return Receipt(
+        card=tally.card,
+        fired=tally.fired,
+        changed=tally.changed,
+        total=tally.total,
+        norm_before=before,
+        norm_after=after,
+        warning=warning,
+        text=text if warning is None else f"{fired}, {warning}",
+    )
+
+
+# ---- saved values
+
+
+def saved(outcome: Outcome, prompts: int) -> list[Saved]:
+    """Each saved value in words; of those that have none, why."""
+    return [
+        *(_saved(name, outcome, value, summary_of(value)) for name, value in outcome.saved.items()),
+        *(_saved(name, outcome, None, why) for name, why in outcome.unset.items()),
+    ]
+
+
+def _saved(name: str, outcome: Outcome, value: object, text: str) -> Saved:
+    origin = outcome.origins.get(name)
+    card = None if origin is None else origin.card
+    tensor = first_tensor(value)
+    return Saved(
+        name=name,
+        path="" if card is None else card.at.path,
+        port="code" if card is None else card.at.port,
+        prompt=None if origin is None else origin.prompt,
+        shape=None if tensor is None else tuple(tensor.shape),
+        dtype=None if tensor is None else dtype_name(tensor.dtype),
+        text=text,
+        view=None,
+    )
+
+
+# ---- the whole
+
+
+def result(record: Record, pictures: bool = True) -> tuple[RunResult, list[bytes]]:
     """All of a run, and the bytes of its pictures in the order of their `buffer` numbers."""
     buffers: list[bytes] = []
-    saved = tuple(_saved(record, name, text, buffers) for name, text in (*record.saved, *record.unset.items()))
     found = RunResult(
         run=record.run,
         state=record.state,
         headline=headline(record),
         seconds=record.seconds,
+        title=record.title,
+        at=record.at,
+        purpose=record.purpose,
         experiment=record.experiment,
         code=record.code.text,
-        tokens=record.tokens,
-        before=record.before,
-        after=record.after,
-        saved=saved,
-        logs=tuple(LogLine(run=record.run, text=text) for text in record.logs),
+        prompts=record.prompts,
+        receipts=record.receipts,
+        saved=tuple(_shown(record, each, buffers) for each in record.saved) if pictures else tuple(record.saved),
+        logs=tuple(record.logs),
         fault=record.fault,
+        comparison=record.comparison,
     )
     return found, buffers
 
 
-def _saved(record: Record, name: str, text: str, buffers: list[bytes]) -> Saved:
-    card = next(card for card in record.experiment.interventions if isinstance(card, Save) and card.name == name)
-    value: Any = None
-    if record.outcome is not None:
-        value = record.outcome.saved.get(name)
-    elif name not in record.unset:
-        text += " · no longer held; run it again to see it"
-    tensor = first_tensor(value)
+def _shown(record: Record, row: Saved, buffers: list[bytes]) -> Saved:
+    if row.shape is None:
+        return row
+    if not record.holds(row.name):
+        return row.model_copy(update={"text": f"{row.text} · no longer held; run it again to see it"})
+    kept = record.saved_tensor(row.name)
     picture: Heatmap | None = None
-    if tensor is not None:
-        labels = record.tokens
-        if card.at.positions is not None:
-            labels = tuple(labels[position] for position in card.at.positions)
-        drawn = heatmap(tensor, labels, buffer=len(buffers))
-        if drawn is not None:
-            picture, data = drawn
-            buffers.append(data)
-    return Saved(
-        name=name,
-        path=card.at.path,
-        port=card.at.port,
-        shape=None if tensor is None else tuple(tensor.shape),
-        dtype=None if tensor is None else dtype_name(tensor.dtype),
-        text=text,
-        view=picture,
-    )
+    tensor = first_tensor(kept.value)
+    drawn = None if tensor is None else heatmap(tensor, kept.tokens, buffer=len(buffers))
+    if drawn is not None:
+        picture, data = drawn
+        buffers.append(data)
+    return row.model_copy(update={"view": picture})
+
+
+def empty(experiment: Experiment) -> tuple[PromptResult, ...]:
+    """A run's prompts before anything is known of them."""
+    return tuple(PromptResult(prompt=prompt, tokens=(), before=(), after=()) for prompt in experiment.prompts)

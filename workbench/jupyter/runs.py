@@ -10,58 +10,33 @@ import ctypes
 import linecache
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import Lock, Thread
-from typing import Any, Literal
+from dataclasses import dataclass
+from datetime import datetime
+from threading import RLock, Thread
+from typing import Any
 
 from workbench.errors import Cancelled, InputError
-from workbench.experiment.fault import Fault, explain
+from workbench.experiment.fault import explain
 from workbench.experiment.kinds import Experiment
-from workbench.experiment.run import Outcome
-from workbench.experiment.to_python import Code
+from workbench.experiment.to_python import Written
+from workbench.jupyter.archive import Archive
+from workbench.jupyter.messages import LogLine, Purpose, State
+from workbench.jupyter.record import Record
 from workbench.models.base import NNsight
-from workbench.views.tokens import TopToken
 
-REMEMBERED = 20
+REMEMBERED = 200
 """Runs in the history."""
 KEPT = 3
-"""Of these, how many keep their tensors."""
+"""Of these, how many keep their tensors in memory; those of others are on disk, as far as the budget goes."""
 
-State = Literal["running", "done", "failed", "cancelled"]
-
-
-@dataclass
-class Record:
-    """One run, from the moment it is asked for."""
-
-    run: int
-    experiment: Experiment
-    code: Code
-    state: State = "running"
-    behind: int | None = None
-    """The run that this one waits for, before it has begun."""
-    seconds: float = 0.0
-    tokens: tuple[str, ...] = ()
-    before: tuple[TopToken, ...] = ()
-    after: tuple[TopToken, ...] = ()
-    outcome: Outcome | None = None
-    """What was saved; None again when the run is no longer among the last few."""
-    saved: list[tuple[str, str]] = field(default_factory=list)
-    """Name and summary of each saved value, which stay."""
-    unset: dict[str, str] = field(default_factory=dict)
-    """Why other names have no value."""
-    logs: list[str] = field(default_factory=list)
-    fault: Fault | None = None
-
-    @property
-    def name(self) -> str:
-        return f"run {self.run}"
+Work = Callable[[Record, NNsight], None]
 
 
 @dataclass
 class _Job:
     record: Record
     model: NNsight
+    work: Work
     thread: Thread | None = None
     open: bool = False
     """It is computing, so it can be interrupted."""
@@ -70,31 +45,89 @@ class _Job:
 
 
 class Runs:
-    """`work(record, model)` computes a run; `changed(record)` is told when it begins and when it ends."""
+    """The runs of one kernel, and those before it that `archive` finds.
 
-    def __init__(self, work: Callable[[Record, NNsight], None], changed: Callable[[Record], None]) -> None:
-        self._work = work
+    Args:
+        changed: told of each run when it begins and when it ends.
+        archive: where the history lies on disk, asked for when it is first needed.
+        ended: called, on the run's thread, when one has ended, before `changed`.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[Record], None],
+        archive: Callable[[], Archive],
+        ended: Callable[[Record], None] = lambda record: None,
+    ) -> None:
         self._changed = changed
-        self._lock = Lock()
+        self._ended = ended
+        self._find_archive = archive
+        self._archive: Archive | None = None
+        self._lock = RLock()
         self._records: dict[int, Record] = {}
         self._jobs: list[_Job] = []  # the first is running
         self._last = 0
 
-    def start(self, experiment: Experiment, code: Code, model: NNsight) -> Record:
-        """Begin a run, or let it wait for those before it."""
+    @property
+    def archive(self) -> Archive:
+        """The history on disk."""
         with self._lock:
-            self._last += 1
-            record = Record(self._last, experiment, code)
+            if self._archive is None:
+                self._archive = self._find_archive()
+                self._records = {record.run: record for record in self._archive.read(REMEMBERED)} | self._records
+                self._last = max([self._last, *self._records])
+            return self._archive
+
+    def start(self, experiment: Experiment, code: Written, model: NNsight, work: Work, purpose: Purpose) -> Record:
+        """Begin a run, or let it wait for those before it. `work(record, model)` computes it."""
+        with self._lock:
+            record = self._new(experiment, code, purpose)
             if self._jobs:
                 record.behind = self._jobs[-1].record.run
-            self._records[record.run] = record
-            self._jobs.append(_Job(record, model))
+            self._jobs.append(_Job(record, model, work))
             self._forget()
             first = len(self._jobs) == 1
         self._changed(record)
         if first:
             self._next()
         return record
+
+    def begun(self, experiment: Experiment, code: Written) -> Record:
+        """A run that a cell makes itself, on its own thread; it says when it is over by `over`."""
+        with self._lock:
+            record = self._new(experiment, code, "trace")
+            self._forget()
+        self._changed(record)
+        return record
+
+    def over(self, record: Record, state: State) -> None:
+        """A cell's run has ended."""
+        record.state = state
+        self._finish(record)
+
+    def _new(self, experiment: Experiment, code: Written, purpose: Purpose) -> Record:
+        archive = self.archive
+        self._last = max(self._last, archive.last()) + 1
+        at = datetime.now().astimezone().isoformat(timespec="seconds")
+        record = Record(self._last, experiment, code, purpose=purpose, at=at, store=archive.store)
+        self._records[record.run] = record
+        return record
+
+    def rename(self, run: int, title: str | None) -> Record:
+        """Give a run a name of a person's own, or take it back."""
+        record = self.get(run)
+        record.title = (title or "").strip() or None
+        self._changed(record)
+        return record
+
+    def delete(self, run: int) -> None:
+        """Let a run that has ended go, with its tensors."""
+        record = self.get(run)
+        with self._lock:
+            if record.state == "running":
+                raise InputError(f"run {run} is still running; cancel it first")
+            del self._records[run]
+        self.archive.delete(run)
 
     def cancel(self, run: int) -> None:
         """End a run. Asking again asks again, should something have swallowed the first time.
@@ -121,6 +154,7 @@ class Runs:
     def get(self, run: int) -> Record:
         """A run that is still remembered."""
         with self._lock:
+            _ = self.archive
             if run not in self._records:
                 raise InputError(f"run {run} is not remembered; the last {REMEMBERED} are")
             return self._records[run]
@@ -128,6 +162,7 @@ class Runs:
     def all(self) -> list[Record]:
         """The runs that are remembered, the newest first."""
         with self._lock:
+            _ = self.archive
             return list(reversed(self._records.values()))
 
     # ---- the thread
@@ -161,23 +196,37 @@ class Runs:
                 record.state = "failed"
             elif record.outcome is None:
                 record.state, record.fault = "cancelled", None
-                record.before = record.after = ()
-                record.saved, record.unset = [], {}
+                record.prompts, record.receipts, record.saved = (), (), []
             else:
                 record.state = "done"
             self._jobs.remove(job)
-            self._forget()
         try:
-            self._changed(record)
+            self._finish(record)
         finally:
             self._next()
+
+    def _finish(self, record: Record) -> None:
+        for each in record.tidy:
+            each()
+        record.tidy.clear()
+        with self._lock:
+            self._forget()
+        try:
+            self._ended(record)
+        except Exception as error:  # a full disk, say: the run is there all the same
+            record.logs.append(LogLine(run=record.run, text=f"this run was not written to the history: {error}"))
+        if record.run not in self._records:  # it was deleted meanwhile
+            self.archive.delete(record.run)
+            return
+        self._changed(record)
 
     def _compute(self, job: _Job) -> None:
         with self._lock:
             job.open = not job.cancelled
         try:
             if job.open:
-                self._work(job.record, job.model)
+                job.record.model = job.model
+                job.work(job.record, job.model)
         except Cancelled:
             raise
         except BaseException as error:  # a forward pass may even exit(); the next run is to come all the same
@@ -193,7 +242,7 @@ class Runs:
     def _forget(self) -> None:
         ended = [record for record in self._records.values() if record.state != "running"]
         for record in ended[:-KEPT]:
-            record.outcome = None
+            record.outcome = record.model = None
         for record in ended[: max(0, len(self._records) - REMEMBERED)]:
             del self._records[record.run]
             linecache.cache.pop(record.name, None)

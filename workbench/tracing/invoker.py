@@ -54,6 +54,12 @@ class Invoker:
         self._tracer.invoker = self
         if self._tracer._scan_now and self.inputs is not None:
             self._scan()
+        self._replay()
+        self._creation.__enter__()
+        return self
+
+    def _replay(self) -> None:
+        """Do to this input what the model's edits say."""
         recorder = self._tracer._recorder
         for edit in self._tracer.model._edits:
             with recorder.in_steps(0, None, 1) if self._tracer._kind == "generate" else nullcontext():

@@ -79,6 +79,7 @@ class Tracer(Scope):
         self._recorder = Recorder(model, Proxy, kind)
         self._shapes = Shapes(self._recorder)
         self._block = 0
+        self._outer_aside: Any = None
         self._session = False
         self._entered = False
         self._around: AbstractContextManager[int] | None = None  # the session's block
@@ -255,6 +256,41 @@ class Tracer(Scope):
                 "give each one by tracer.invoke(...)"
             )
         return Invoker(self, inputs, options)
+
+    @contextmanager
+    def _aside(self, given: Any) -> Iterator[None]:
+        """What is recorded meanwhile is of another input, which joins the same pass as an invoke of its own.
+
+        The same input, given again, is the same invoke. None stands for the open invoke's own input, once more and
+        without what was done to it.
+        """
+        if self._batch_size is not None:
+            raise InputError(
+                "batch_size= splits the prompts of one trace; another prompt's values need one pass: leave it out"
+            )
+        recorder = self._open("another prompt")
+        key = ("again", recorder.invoke) if given is None else given
+        before = recorder.invoke, recorder.block, recorder.guard
+        number = self._asides.get(key)
+        if number is None:
+            invoker = Invoker(self, (given,), {})
+            if given is None:
+                invoker.inputs = self.invokers[recorder.invoke].inputs
+            recorder.block, recorder.guard = self._block, None
+            try:
+                number = self._asides[key] = len(self.invokers)
+                invoker._open()
+                invoker._replay()
+            except BaseException:
+                self._asides.pop(key)
+                raise
+            finally:
+                recorder.invoke, recorder.block, recorder.guard = before
+        recorder.invoke = number
+        try:
+            yield
+        finally:
+            recorder.invoke = before[0]
 
     def cache(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from workbench.experiment.kinds import Frozen
@@ -16,6 +17,7 @@ class TopToken(Frozen):
     token: str
     id: int
     probability: float
+    rank: int = Field(description="1 for the most probable")
 
 
 def compare(
@@ -67,4 +69,12 @@ def _top(probabilities: Tensor, count: int) -> set[int]:
 
 
 def _row(probabilities: Tensor, ids: list[int], decode: Callable[[int], str]) -> tuple[TopToken, ...]:
-    return tuple(TopToken(token=decode(id), id=id, probability=float(probabilities[id])) for id in ids)
+    return tuple(
+        TopToken(
+            token=decode(id),
+            id=id,
+            probability=float(probabilities[id]),
+            rank=int((probabilities > probabilities[id]).sum()) + 1,
+        )
+        for id in ids
+    )

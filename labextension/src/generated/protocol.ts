@@ -14,23 +14,47 @@ export interface Methods {
     params: NoParams;
     reply: ModelsReply;
   };
+  wrap: {
+    params: ModelParams;
+    reply: WrapReply;
+  };
   tree: {
     params: ModelParams;
     reply: TreeReply;
   };
   tokens: {
-    params: PromptParams;
+    params: PromptsParams;
     reply: TokensReply;
   };
   shapes: {
     params: PromptParams;
     reply: ShapesReply;
   };
+  fired: {
+    params: RunParams;
+    reply: FiredReply;
+  };
+  kinds: {
+    params: NoParams;
+    reply: KindsReply;
+  };
+  tensors: {
+    params: NoParams;
+    reply: TensorsReply;
+  };
   code: {
-    params: ExperimentParams;
+    params: CodeParams;
     reply: CodeReply;
   };
+  lift: {
+    params: LiftParams;
+    reply: LiftReply;
+  };
   run: {
+    params: ExperimentParams;
+    reply: StartedReply;
+  };
+  verify: {
     params: ExperimentParams;
     reply: StartedReply;
   };
@@ -45,6 +69,34 @@ export interface Methods {
   runs: {
     params: NoParams;
     reply: RunsReply;
+  };
+  compare: {
+    params: TwoRunsParams;
+    reply: Comparison;
+  };
+  rename: {
+    params: RenameParams;
+    reply: DoneReply;
+  };
+  delete: {
+    params: RunParams;
+    reply: DoneReply;
+  };
+  keep: {
+    params: KeepParams;
+    reply: DoneReply;
+  };
+  capsule_save: {
+    params: CapsuleParams;
+    reply: CapsuleReply;
+  };
+  capsule_load: {
+    params: PathParams;
+    reply: CapsuleReply;
+  };
+  capsule_rerun: {
+    params: RerunParams;
+    reply: StartedReply;
   };
 }
 /**
@@ -81,6 +133,22 @@ export interface ModelInfo {
    * takes text as a prompt
    */
   tokenizes: boolean;
+  /**
+   * false for a plain module, which `wrap` gives the line of code for
+   */
+  wrapped: boolean;
+  /**
+   * how many layers, where standard names are known
+   */
+  layers: number | null;
+  /**
+   * heads of an attention module
+   */
+  heads: number | null;
+  /**
+   * rows of its tree
+   */
+  modules: number;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -91,24 +159,78 @@ export interface ModelParams {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "WrapReply".
+ */
+export interface WrapReply {
+  /**
+   * the line that wraps it, to be inserted as a cell
+   */
+  code: string;
+}
+/**
+ * All modules, parents first, in columns; a module's path is its parent's, a dot, and its name.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "TreeReply".
  */
 export interface TreeReply {
-  rows: ModuleRow[];
+  /**
+   * the last part of each path; first the model's own name
+   */
+  names: string[];
+  /**
+   * row of the parent; -1 for the model itself
+   */
+  parents: number[];
+  /**
+   * the class names that there are
+   */
+  classes: string[];
+  /**
+   * each row's, in `classes`
+   */
+  cls: number[];
+  parameters: number[];
+  /**
+   * equal for modules of the same structure, which can be folded as ×32
+   */
+  keys: number[];
+  /**
+   * row → its standard name, such as layers[2].attn
+   */
+  standard: {
+    [k: string]: string;
+  };
 }
 /**
- * One module, in pre-order; the page folds and searches these.
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "PromptsParams".
+ */
+export interface PromptsParams {
+  model: string;
+  prompts: string[];
+}
+/**
+ * Each prompt's tokens, and one column for what corresponds: `aligned[prompt][column]` is a position, or null.
  *
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "ModuleRow".
+ * via the `definition` "TokensReply".
  */
-export interface ModuleRow {
-  path: string;
-  name: string;
-  cls: string;
-  depth: number;
-  children: number;
-  parameters: number;
+export interface TokensReply {
+  prompts: Tokens[];
+  aligned: (number | null)[][];
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Tokens".
+ */
+export interface Tokens {
+  tokens: string[];
+  ids: number[];
+  /**
+   * why it has none
+   */
+  fault: string | null;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -120,61 +242,186 @@ export interface PromptParams {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "TokensReply".
- */
-export interface TokensReply {
-  tokens: string[];
-  ids: number[];
-}
-/**
- * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "ShapesReply".
  */
 export interface ShapesReply {
-  shapes: {
-    [k: string]: Shape;
-  };
+  shapes: Shapes | null;
   /**
    * 'scanned', or why the shapes are unknown
    */
   how: string;
 }
 /**
- * What goes in and comes out of one module for the present prompt.
+ * What goes in and comes out of each module, in the tree's order; each number points into a list, -1 is none.
  *
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "Shape".
+ * via the `definition` "Shapes".
  */
-export interface Shape {
-  input: number[] | null;
-  output: number[] | null;
-  dtype: string | null;
+export interface Shapes {
+  input: number[];
+  output: number[];
+  dtype: number[];
+  why: number[];
   /**
-   * why unknown, when it is
+   * what `input` and `output` point into
    */
-  why: string | null;
+  sizes: number[][];
+  dtypes: string[];
+  /**
+   * why unknown, what `why` points into
+   */
+  reasons: string[];
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "ExperimentParams".
+ * via the `definition` "RunParams".
  */
-export interface ExperimentParams {
-  experiment: Experiment;
+export interface RunParams {
+  run: number;
 }
 /**
- * One run, written down: which model, which prompt, which interventions in which order.
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "FiredReply".
+ */
+export interface FiredReply {
+  run: number;
+  /**
+   * modules that were not called in it; of a whole branch, its topmost
+   */
+  quiet: string[];
+  /**
+   * where it is not known, why
+   */
+  text: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "KindsReply".
+ */
+export interface KindsReply {
+  kinds: KindInfo[];
+  /**
+   * JSON schema of a target
+   */
+  target: {
+    [k: string]: unknown;
+  };
+  /**
+   * JSON schema of what is measured
+   */
+  measure: {
+    [k: string]: unknown;
+  };
+}
+/**
+ * A kind of card: what a form for it is drawn from.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "KindInfo".
+ */
+export interface KindInfo {
+  kind: string;
+  /**
+   * of its button: Save, Ablate, Set, …
+   */
+  title: string;
+  /**
+   * its badge in the tree
+   */
+  symbol: string;
+  description: string;
+  /**
+   * it changes what the model computes
+   */
+  changes: boolean;
+  /**
+   * JSON schema of its fields, with how to show each
+   */
+  form: {
+    [k: string]: unknown;
+  };
+  /**
+   * a new card's own fields, but for its id, place and name
+   */
+  new: {
+    [k: string]: unknown;
+  };
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "TensorsReply".
+ */
+export interface TensorsReply {
+  tensors: Tensor[];
+}
+/**
+ * A tensor that has a name, for Set, Steer and Patch.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Tensor".
+ */
+export interface Tensor {
+  name: string;
+  shape: number[];
+  dtype: string;
+  /**
+   * a kept tensor, or a value of a run
+   */
+  origin: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "CodeParams".
+ */
+export interface CodeParams {
+  experiment: Experiment;
+  form: 'with' | 'cell' | 'script';
+}
+/**
+ * One run, written down: which model, which prompts, which interventions in which order, and what is measured.
  *
  * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "Experiment".
  */
 export interface Experiment {
-  version: 1;
+  version: 2;
   /**
    * the model's name in the kernel
    */
   model: string;
-  prompt: string;
-  interventions: (Save | Ablate)[];
+  /**
+   * in one pass; prompt_0, prompt_1, …
+   *
+   * @minItems 1
+   */
+  prompts: string[];
+  /**
+   * new tokens; 0 is a plain pass
+   */
+  generate: number;
+  /**
+   * of sampling; 0 takes the most probable token
+   */
+  temperature: number;
+  /**
+   * of all that is random; null leaves it to chance
+   */
+  seed: number | null;
+  measure: Measure | null;
+  interventions: (Save | Ablate | Set | Scale | AddNoise | Steer | Patch | Log | Code)[];
+}
+/**
+ * What a run is about, as one number: of the next token after the prompt.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Measure".
+ */
+export interface Measure {
+  metric: 'logit_difference' | 'probability' | 'rank' | 'kl';
+  /**
+   * tokens, as text with its leading space or as id
+   */
+  answers: (number | string)[];
 }
 /**
  * Keep a value after the run, under a Python name.
@@ -187,8 +434,12 @@ export interface Save {
    * stable while the card lives; unique in its experiment
    */
   id: string;
-  at: Target;
   enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
   kind: 'save';
   /**
    * the Python name the value is saved under
@@ -211,6 +462,26 @@ export interface Target {
    * token positions; null means all
    */
   positions: number[] | null;
+  /**
+   * heads of an attention module, before they are put together; null means the whole value
+   */
+  heads: number[] | null;
+  /**
+   * neurons of an MLP, before they are put together; null means the whole value
+   */
+  neurons: number[] | null;
+  /**
+   * any index, as Python writes it behind the value; instead of tokens
+   */
+  index: string | null;
+  /**
+   * which prompt of the run; null means all
+   */
+  prompt: number | null;
+  /**
+   * which steps of a generation, as '0', '1:3' or ':'; null means the kind's own
+   */
+  steps: string | null;
 }
 /**
  * Remove what a module says.
@@ -223,13 +494,212 @@ export interface Ablate {
    * stable while the card lives; unique in its experiment
    */
   id: string;
-  at: Target;
   enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
   kind: 'ablate';
   /**
-   * zero, or the mean over positions
+   * what stands there instead
    */
-  mode: 'zero' | 'mean';
+  mode: 'zero' | 'mean' | 'reference' | 'resample';
+  /**
+   * the prompt whose values are taken; resampling without one draws from the prompt's own positions
+   */
+  source: string | null;
+  /**
+   * of the draw
+   */
+  seed: number;
+}
+/**
+ * Put a number, or a tensor, in place of a value.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Set".
+ */
+export interface Set {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
+  kind: 'set';
+  /**
+   * a number, or the name of a kept tensor
+   */
+  value: number | string;
+}
+/**
+ * Multiply a value.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Scale".
+ */
+export interface Scale {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
+  kind: 'scale';
+  /**
+   * what it is multiplied by
+   */
+  factor: number;
+}
+/**
+ * Add Gaussian noise to a value.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "AddNoise".
+ */
+export interface AddNoise {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
+  kind: 'add_noise';
+  /**
+   * of the noise, in the value's own units
+   */
+  std: number;
+  /**
+   * of the noise
+   */
+  seed: number;
+}
+/**
+ * Add a direction: the difference of two prompts here, or a kept tensor.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Steer".
+ */
+export interface Steer {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
+  kind: 'steer';
+  /**
+   * a prompt of what is wanted
+   */
+  toward: string | null;
+  /**
+   * a prompt of its opposite
+   */
+  away: string | null;
+  /**
+   * the name of a kept tensor, or a .safetensors file, instead of two prompts
+   */
+  tensor: string | null;
+  /**
+   * how much of it
+   */
+  factor: number;
+}
+/**
+ * Put another prompt's value, or one of an earlier run, in place of this one.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Patch".
+ */
+export interface Patch {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
+  kind: 'patch';
+  /**
+   * the prompt the value is taken from
+   */
+  source: string | null;
+  /**
+   * positions in the other prompt; null means the same ones
+   */
+  source_positions: number[] | null;
+  /**
+   * the name of a kept tensor, such as 'run 3/hidden', instead of a prompt
+   */
+  tensor: string | null;
+}
+/**
+ * Write a line while the run goes.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Log".
+ */
+export interface Log {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  at: Target;
+  kind: 'log';
+  show: 'norm' | 'mean' | 'value' | 'shape';
+  /**
+   * before the value; empty for the site's name
+   */
+  text: string;
+}
+/**
+ * Python of your own, kept word for word.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Code".
+ */
+export interface Code {
+  /**
+   * stable while the card lives; unique in its experiment
+   */
+  id: string;
+  enabled: boolean;
+  /**
+   * a comment, in words
+   */
+  note: string;
+  kind: 'code';
+  code: string;
+  where: 'inside' | 'before' | 'after';
+  /**
+   * which prompt of the run; null means all
+   */
+  prompt: number | null;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -238,9 +708,21 @@ export interface Ablate {
 export interface CodeReply {
   code: string;
   /**
-   * what is wrong with which card; any fault disables Run
+   * what is wrong with which card; any error disables Run
    */
   faults: Fault[];
+  /**
+   * card id → the card as a sentence
+   */
+  words: {
+    [k: string]: string;
+  };
+  /**
+   * line of the code, from 1 → id of the card it is from
+   */
+  lines: {
+    [k: string]: string;
+  };
 }
 /**
  * Something wrong, in words a person can act on.
@@ -262,19 +744,44 @@ export interface Fault {
    * the traceback, for the curious
    */
   detail: string | null;
+  /**
+   * an error disables Run, a warning does not
+   */
+  level: 'error' | 'warning';
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "LiftParams".
+ */
+export interface LiftParams {
+  /**
+   * a cell's source
+   */
+  text: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "LiftReply".
+ */
+export interface LiftReply {
+  experiment: Experiment;
+  /**
+   * what was read, in one line: 3 cards, 1 of them code
+   */
+  text: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ExperimentParams".
+ */
+export interface ExperimentParams {
+  experiment: Experiment;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "StartedReply".
  */
 export interface StartedReply {
-  run: number;
-}
-/**
- * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "RunParams".
- */
-export interface RunParams {
   run: number;
 }
 /**
@@ -296,8 +803,29 @@ export interface RunResult {
    */
   headline: string;
   seconds: number;
+  title: string | null;
+  at: string;
+  purpose: 'run' | 'trace' | 'verify' | 'rerun';
   experiment: Experiment;
   code: string;
+  prompts: PromptResult[];
+  receipts: Receipt[];
+  saved: Saved[];
+  logs: LogLine[];
+  fault: Fault | null;
+  /**
+   * of a verification or a rerun
+   */
+  comparison: Comparison | null;
+}
+/**
+ * What became of one prompt of a run. Numbers are of the token that comes after the prompt.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "PromptResult".
+ */
+export interface PromptResult {
+  prompt: string;
   tokens: string[];
   /**
    * most probable next tokens of the clean run
@@ -307,9 +835,13 @@ export interface RunResult {
    * the same tokens' row after the interventions
    */
   after: TopToken[];
-  saved: Saved[];
-  logs: LogLine[];
-  fault: Fault | null;
+  /**
+   * KL divergence, after from before, in nats
+   */
+  kl: number | null;
+  measure_before: number | null;
+  measure_after: number | null;
+  generated: Generated[];
 }
 /**
  * A next token with its probability.
@@ -321,6 +853,57 @@ export interface TopToken {
   token: string;
   id: number;
   probability: number;
+  /**
+   * 1 for the most probable
+   */
+  rank: number;
+}
+/**
+ * One step of a generation: the token that came, and the clean run's.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Generated".
+ */
+export interface Generated {
+  step: number;
+  token: string;
+  id: number;
+  probability: number;
+  /**
+   * what the clean run wrote in this step
+   */
+  clean: TopToken | null;
+}
+/**
+ * What a card did: how often, to how many values, and how much.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Receipt".
+ */
+export interface Receipt {
+  card: string;
+  /**
+   * how many times it was reached
+   */
+  fired: number;
+  /**
+   * values that it changed; null for what changes nothing by kind
+   */
+  changed: number | null;
+  /**
+   * values of the tensor it works on
+   */
+  total: number | null;
+  norm_before: number | null;
+  norm_after: number | null;
+  /**
+   * it did nothing, and why
+   */
+  warning: string | null;
+  /**
+   * fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9
+   */
+  text: string;
 }
 /**
  * One saved value: what it is, and how it looks.
@@ -332,6 +915,10 @@ export interface Saved {
   name: string;
   path: string;
   port: string;
+  /**
+   * of which prompt; null when it belongs to none or all
+   */
+  prompt: number | null;
   shape: number[] | null;
   dtype: string | null;
   /**
@@ -387,6 +974,56 @@ export interface Heatmap {
 export interface LogLine {
   run: number;
   text: string;
+  /**
+   * where its value is from, as 'transformer.h.2.mlp.output'
+   */
+  site: string | null;
+  /**
+   * id of the card that wrote it
+   */
+  card: string | null;
+}
+/**
+ * Two runs side by side, or a run and its text, or a capsule and its rerun.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Comparison".
+ */
+export interface Comparison {
+  equal: boolean;
+  /**
+   * bit by bit; else within the tolerance
+   */
+  exact: boolean;
+  tolerance: number;
+  /**
+   * in one line
+   */
+  text: string;
+  values: Compared[];
+  /**
+   * in what the two experiments differ, in words
+   */
+  experiment: string[];
+  /**
+   * versions, weights and tokens that differ, in words
+   */
+  environment: string[];
+}
+/**
+ * One value of two runs.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Compared".
+ */
+export interface Compared {
+  name: string;
+  equal: boolean;
+  /**
+   * the largest, between values of the same shape
+   */
+  difference: number | null;
+  text: string;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -406,6 +1043,113 @@ export interface RunSummary {
   state: 'running' | 'done' | 'failed' | 'cancelled';
   headline: string;
   seconds: number;
+  /**
+   * as a person named it
+   */
+  title: string | null;
+  /**
+   * when it began, ISO 8601
+   */
+  at: string;
+  purpose: 'run' | 'trace' | 'verify' | 'rerun';
+  /**
+   * its tensors are in memory or on disk
+   */
+  held: boolean;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "TwoRunsParams".
+ */
+export interface TwoRunsParams {
+  run: number;
+  other: number;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "RenameParams".
+ */
+export interface RenameParams {
+  run: number;
+  title: string | null;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "KeepParams".
+ */
+export interface KeepParams {
+  run: number;
+  /**
+   * of the saved value
+   */
+  name: string;
+  /**
+   * the name that wb.tensor(...) will know it by
+   */
+  keep_as: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "CapsuleParams".
+ */
+export interface CapsuleParams {
+  run: number;
+  /**
+   * null for a name made of the run's title or number
+   */
+  path: string | null;
+}
+/**
+ * What is in a capsule.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "CapsuleReply".
+ */
+export interface CapsuleReply {
+  path: string;
+  bytes: number;
+  headline: string;
+  experiment: Experiment;
+  /**
+   * class, parameters and revision of the model it was made with
+   */
+  model: string;
+  versions: {
+    [k: string]: string;
+  };
+  /**
+   * code that is not of this history: it runs only with the person's consent
+   */
+  foreign: string[];
+  /**
+   * in what this kernel differs from the one it was made in
+   */
+  differs: string[];
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "PathParams".
+ */
+export interface PathParams {
+  /**
+   * a file, below the kernel's folder unless absolute
+   */
+  path: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "RerunParams".
+ */
+export interface RerunParams {
+  path: string;
+  /**
+   * the model's name here, where it differs
+   */
+  model: string | null;
+  /**
+   * the person has read its code cards and lets them run
+   */
+  consent: boolean;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema

@@ -1,112 +1,87 @@
-/** The interventions: each card is a sentence, and its fault stands on it in words. */
+/** The interventions: a list of sentences, in the order in which they are done; they are dragged, or moved by keys. */
 
+import { useState } from 'react';
+import type { Bench, State } from '../bench';
 import { cards } from '../experiment';
 import type { Card } from '../experiment';
-import type { Experiment, Fault } from '../generated/protocol';
+import { CardView } from './card';
+import type { Around } from './fields';
 
-interface Props {
-  experiment: Experiment;
-  tokens: string[];
-  faults: Fault[];
-  selected: string | null;
-  select(id: string | null): void;
-  change(id: string, change: (card: Card) => Card): void;
-  remove(id: string): void;
-}
-
-const TITLES: Record<Card['kind'], [string, string]> = { save: ['●', 'Save'], ablate: ['⌀', 'Ablate'] };
-
-export function Cards({ experiment, tokens, faults, selected, select, change, remove }: Props) {
+export function Cards({ bench, state }: { bench: Bench; state: State }) {
+  const { experiment, kinds, faults, selected, result } = state;
+  const [dragged, setDragged] = useState<string | null>(null);
+  const [over, setOver] = useState<string | null>(null);
   const all = cards(experiment);
+  const model = state.models.find(each => each.name === experiment.model);
+  const around: Around = {
+    tokens: state.tokens?.prompts[0]?.tokens ?? [],
+    heads: model?.heads ?? null,
+    prompts: experiment.prompts.length,
+    tensors: state.tensors
+  };
+  const ranWith = result && new Map(result.experiment.interventions.map(card => [card.id, JSON.stringify(card)]));
+  const samePrompts = JSON.stringify(result?.experiment.prompts) === JSON.stringify(experiment.prompts);
+  const receipt = (card: Card) =>
+    samePrompts && ranWith?.get(card.id) === JSON.stringify(card)
+      ? result?.receipts.find(each => each.card === card.id)
+      : undefined;
+  const code = kinds?.kinds.find(each => each.kind === 'code');
   return (
     <section className="wb-section" aria-label="Interventions made">
       <header>
         <h2>Interventions</h2>
-        <span className="wb-quiet">{all.length ? '' : 'point at a module, then Save output or Ablate'}</span>
+        <span className="wb-links">
+          {code && (
+            <button title="Python of your own, among the others" onClick={() => bench.add('code', '')}>
+              + code
+            </button>
+          )}
+          <button disabled={!state.canUndo} title="Undo (Ctrl+Z)" onClick={() => bench.undo()}>
+            Undo
+          </button>
+          <button disabled={!state.canRedo} title="Redo (Ctrl+Shift+Z)" onClick={() => bench.redo()}>
+            Redo
+          </button>
+        </span>
       </header>
-      <ul className="wb-cards" aria-label="Interventions">
-        {all.map(card => {
-          const fault = faults.find(each => each.card === card.id);
-          const [sign, title] = TITLES[card.kind];
-          const state = `${card.id === selected ? ' wb-active' : ''}${fault ? ' wb-faulty' : ''}${card.enabled ? '' : ' wb-off'}`;
-          return (
-            <li key={card.id} className={`wb-card${state}`} onClick={() => select(card.id)}>
-              <div className="wb-card-head">
-                <span className={`wb-badge wb-badge-${card.kind}`} aria-hidden>
-                  {sign}
-                </span>
-                <b>{title}</b>
-                <code title={card.at.path || 'model'}>
-                  <bdi>{card.at.path || 'model'}</bdi>
-                </code>
-                <button
-                  className="wb-switch"
-                  role="switch"
-                  aria-label="Enabled"
-                  aria-checked={card.enabled}
-                  onClick={event => {
-                    event.stopPropagation();
-                    change(card.id, each => ({ ...each, enabled: !(each.enabled ?? true) }));
-                  }}
-                />
-                <button
-                  className="wb-icon"
-                  aria-label="Remove"
-                  title="Remove"
-                  onClick={event => {
-                    event.stopPropagation();
-                    remove(card.id);
-                  }}
-                >
-                  ✕
-                </button>
-              </div>
-              <div className="wb-card-body">
-                {card.at.port ?? 'output'} · {positions(card, tokens)} ·{' '}
-                {card.kind === 'save' ? (
-                  <>
-                    as{' '}
-                    <input
-                      className="wb-inline"
-                      aria-label="Name"
-                      spellCheck={false}
-                      size={Math.max(4, card.name.length)}
-                      value={card.name}
-                      onChange={event => change(card.id, each => ({ ...each, name: event.target.value }) as Card)}
-                    />
-                  </>
-                ) : (
-                  <>
-                    to{' '}
-                    <select
-                      className="wb-inline"
-                      aria-label="Mode"
-                      value={card.mode}
-                      onChange={event => change(card.id, each => ({ ...each, mode: event.target.value }) as Card)}
-                    >
-                      <option value="zero">zero</option>
-                      <option value="mean">mean over positions</option>
-                    </select>
-                  </>
-                )}
-              </div>
-              {fault && <div className="wb-fault">{fault.message}</div>}
-            </li>
-          );
-        })}
+      {all.length === 0 && <p className="wb-quiet wb-hint">Point at a module above, then Save output or Ablate.</p>}
+      <ul
+        className="wb-cards"
+        aria-label="Interventions"
+        onDragOver={event => dragged && event.preventDefault()}
+        onDrop={() => {
+          if (dragged) {
+            bench.move(dragged, { before: over });
+          }
+          setDragged(null);
+          setOver(null);
+        }}
+      >
+        {kinds &&
+          all.map(card => (
+            <CardView
+              key={card.id}
+              card={card}
+              kinds={kinds}
+              around={around}
+              state={state}
+              faults={faults.filter(each => each.card === card.id)}
+              receipt={receipt(card)}
+              selected={card.id === selected}
+              marked={dragged !== null && over === card.id && dragged !== card.id}
+              bench={bench}
+              drag={{
+                start: () => setDragged(card.id),
+                over: () => setOver(card.id),
+                end: () => {
+                  setDragged(null);
+                  setOver(null);
+                }
+              }}
+            />
+          ))}
+        {dragged && <li className={`wb-drop-end${over === null ? ' wb-marked' : ''}`} onDragOver={() => setOver(null)} aria-hidden />}
       </ul>
     </section>
   );
-}
-
-function positions(card: Card, tokens: string[]): string {
-  const at = card.at.positions;
-  if (!at) {
-    return 'all tokens';
-  }
-  const named = at.map(position => {
-    const token = tokens.at(position);
-    return token === undefined ? `${position}` : `${position} (${token.trim() || '␣'})`;
-  });
-  return `${at.length === 1 ? 'token' : 'tokens'} ${named.join(', ')}`;
 }

@@ -1,107 +1,188 @@
 /** The module tree: one row says all about a module; only the rows in sight exist as elements. */
 
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { useEffect, useMemo, useRef, useState } from 'react';
+import { memo, useCallback, useDeferredValue, useEffect, useMemo, useRef, useState } from 'react';
 import type { KeyboardEvent } from 'react';
 import type { Card } from '../experiment';
-import type { ModuleRow, Shape } from '../generated/protocol';
+import { targetOf } from '../experiment';
+import type { KindInfo, Shapes } from '../generated/protocol';
+import { shapeOf } from '../tree';
+import type { Line, Opened, Tree } from '../tree';
+import { Actions } from './actions';
+import type { Place } from './actions';
+import { Row } from './row';
 
 interface Props {
-  rows: ModuleRow[];
-  shapes: Record<string, Shape>;
+  tree: Tree | null;
+  shapes: Shapes | null;
   how: string;
+  kinds: KindInfo[];
   cards: Card[];
-  add(kind: Card['kind'], path: string): void;
+  quiet: string[];
+  add(kind: string, ...paths: string[]): void;
 }
 
 const HEIGHT = 24;
-const OPEN_DEPTH = 2;
+const TYPED = 700; // ms within which letters belong to one name that is looked for
 
-export function Tree({ rows, shapes, how, cards, add }: Props) {
-  const [closed, setClosed] = useState<Set<string>>(new Set());
+export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, quiet, add }: Props) {
+  const [opened, setOpened] = useState<Opened | null>(null);
   const [filter, setFilter] = useState('');
-  const [active, setActive] = useState('');
+  const query = useDeferredValue(filter.trim());
+  const [active, setActive] = useState<{ row: number; fold: boolean }>({ row: 0, fold: false });
+  const [more, setMore] = useState<Place | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
+  const typed = useRef({ text: '', at: 0 });
 
-  useEffect(() => {
-    setClosed(new Set(rows.filter(row => row.depth >= OPEN_DEPTH && row.children > 0).map(row => row.path)));
-  }, [rows]);
-  const shown = useMemo(() => visible(rows, closed, filter), [rows, closed, filter]);
-  const badges = useMemo(() => badgesOf(cards), [cards]);
+  const [seen, setSeen] = useState<Tree | null>(null);
+  if (tree !== seen) {
+    setSeen(tree);
+    setOpened(tree && (seen && same(tree, seen) ? opened : tree.opening()));
+  }
+  const lines = useMemo<Line[]>(() => {
+    if (!tree || !opened || tree !== seen) {
+      return [];
+    }
+    return query ? tree.search(query, shapes) : tree.lines(opened);
+  }, [tree, seen, opened, query, shapes]);
+  const badges = useMemo(() => (tree ? badgesOf(tree, cards) : new Map<number, string[]>()), [tree, cards]);
+  const silent = useMemo(() => (tree ? silentOf(tree, quiet) : null), [tree, quiet]);
+  const symbols = useMemo(() => new Map(kinds.map(kind => [kind.kind, kind.symbol])), [kinds]);
+
   const virtual = useVirtualizer({
-    count: shown.length,
+    count: lines.length,
     getScrollElement: () => scroller.current,
     estimateSize: () => HEIGHT,
     overscan: 8
   });
 
-  const toggle = (path: string, open: boolean) =>
-    setClosed(before => {
-      const next = new Set(before);
-      if (open) {
-        next.delete(path);
-      } else {
-        next.add(path);
+  const isOpen = (line: Line): boolean =>
+    query ? !!tree?.children[line.row] : !!(line.fold ? opened?.folds[line.row] : opened?.rows[line.row]);
+  const turn = useCallback((line: { row: number; fold: boolean }, open: boolean) => {
+    setOpened(before => {
+      if (!before) {
+        return before;
       }
+      const part = line.fold ? 'folds' : 'rows';
+      const next = { ...before, [part]: before[part].slice() };
+      next[part][line.row] = open ? 1 : 0;
       return next;
     });
+  }, []);
+  const point = useCallback((line: { row: number; fold: boolean }) => {
+    setActive({ row: line.row, fold: line.fold });
+    scroller.current?.focus({ preventScroll: true });
+  }, []);
+  const openMore = useCallback((line: { row: number; fold: boolean }, box: DOMRect) => {
+    setActive({ row: line.row, fold: line.fold });
+    setMore({ row: line.row, fold: line.fold, x: box.right, y: box.bottom, above: box.top });
+  }, []);
+  const act = useCallback(
+    (kind: string, line: { row: number; fold: boolean }) => {
+      if (tree) {
+        add(kind, ...(line.fold ? [...tree.repeats(line.row)] : [line.row]).map(row => tree.path(row)));
+      }
+    },
+    [tree, add]
+  );
 
+  // Out of a search, the row in hand is still in sight.
+  const before = useRef(query);
+  useEffect(() => {
+    if (before.current && !query && tree && opened) {
+      const next = tree.reveal(opened, active.row);
+      setOpened(next);
+      const at = tree.lines(next).findIndex(line => line.row === active.row && line.fold === active.fold);
+      virtual.scrollToIndex(Math.max(0, at), { align: 'center' });
+    } else if (!before.current && query) {
+      virtual.scrollToIndex(0);
+    }
+    before.current = query;
+  });
+
+  const found = lines.findIndex(line => line.row === active.row && line.fold === active.fold);
+  const at = Math.max(0, found);
   const go = (index: number) => {
-    const to = Math.max(0, Math.min(shown.length - 1, index));
-    setActive(shown[to].path);
+    const to = Math.max(0, Math.min(lines.length - 1, index));
+    setActive({ row: lines[to].row, fold: lines[to].fold });
     virtual.scrollToIndex(to);
+  };
+  const element = (line: Line) => document.getElementById(idOf(line));
+  const out = (line: Line): number => {
+    for (let index = at - 1; index >= 0; index -= 1) {
+      if (lines[index].level < line.level) {
+        return index;
+      }
+    }
+    return 0;
   };
 
   const onKeyDown = (event: KeyboardEvent) => {
-    if (!shown.length || event.ctrlKey || event.metaKey || event.altKey || event.target !== event.currentTarget) {
+    if (!tree || !lines.length || event.target !== event.currentTarget) {
       return;
     }
-    const index = Math.max(
-      0,
-      shown.findIndex(row => row.path === active)
-    );
-    const row = shown[index];
-    const open = row.children > 0 && !closed.has(row.path);
-    switch (event.key) {
-      case 'ArrowDown':
-        go(index + 1);
-        break;
-      case 'ArrowUp':
-        go(index - 1);
-        break;
-      case 'Home':
-        go(0);
-        break;
-      case 'End':
-        go(shown.length - 1);
-        break;
-      case 'ArrowRight':
-        if (open) {
-          go(index + 1);
-        } else if (row.children) {
-          toggle(row.path, true);
+    const line = lines[at];
+    const expandable = line.fold || (tree.children[line.row] > 0 && !query);
+    const open = isOpen(line);
+    const command = event.ctrlKey || event.metaKey;
+    if (command && event.key === 'c') {
+      void navigator.clipboard.writeText(tree.path(line.row));
+    } else if (command || (event.altKey && event.key !== 'ContextMenu')) {
+      return;
+    } else if (event.key === 'ArrowDown') {
+      go(at + 1);
+    } else if (event.key === 'ArrowUp') {
+      go(at - 1);
+    } else if (event.key === 'PageDown' || event.key === 'PageUp') {
+      const page = Math.max(1, Math.floor((scroller.current?.clientHeight ?? 0) / HEIGHT) - 1);
+      go(at + (event.key === 'PageDown' ? page : -page));
+    } else if (event.key === 'Home') {
+      go(0);
+    } else if (event.key === 'End') {
+      go(lines.length - 1);
+    } else if (event.key === 'ArrowRight') {
+      if (expandable && !open) {
+        turn(line, true);
+      } else if (expandable || query) {
+        go(at + 1);
+      }
+    } else if (event.key === 'ArrowLeft') {
+      if (expandable && open) {
+        turn(line, false);
+      } else {
+        go(out(line));
+      }
+    } else if (event.key === '*') {
+      setOpened(now => now && siblings(tree, now, line));
+    } else if (event.key === 'Enter' && expandable) {
+      turn(line, !open);
+    } else if (event.key === 'Enter' || event.key === 'ContextMenu' || (event.shiftKey && event.key === 'F10')) {
+      const box = element(line)?.getBoundingClientRect();
+      if (box) {
+        setMore({ row: line.row, fold: line.fold, x: box.right, y: box.bottom, above: box.top });
+      }
+    } else if (event.key.length === 1 && event.key !== ' ') {
+      // As in a file tree: letters go to the next row whose name begins with them.
+      const now = Date.now();
+      const text = (now - typed.current.at < TYPED ? typed.current.text : '') + event.key.toLowerCase();
+      typed.current = { text, at: now };
+      const from = text.length > 1 ? at : at + 1;
+      for (let step = 0; step < lines.length; step += 1) {
+        const index = (from + step) % lines.length;
+        if (tree.name(lines[index].row).toLowerCase().startsWith(text)) {
+          go(index);
+          break;
         }
-        break;
-      case 'ArrowLeft':
-        if (open) {
-          toggle(row.path, false);
-        } else {
-          go(shown.findIndex(each => each.path === parent(row.path)));
-        }
-        break;
-      case 's':
-        add('save', row.path);
-        break;
-      case 'a':
-        add('ablate', row.path);
-        break;
-      default:
-        return;
+      }
+    } else {
+      return;
     }
     event.preventDefault();
     event.stopPropagation();
   };
 
+  const items = virtual.getVirtualItems();
+  const inSight = items.some(item => item.index === at);
   return (
     <section className="wb-section wb-grow" aria-label="Module tree">
       <header>
@@ -109,14 +190,37 @@ export function Tree({ rows, shapes, how, cards, add }: Props) {
         <span className="wb-quiet" title={how}>
           {how === 'scanned' ? 'shapes: scanned' : how}
         </span>
+        {tree && tree.length > 1 && (
+          <span className="wb-links">
+            <button title="Open every module" onClick={() => setOpened(tree.everything(true))}>
+              expand
+            </button>
+            <button title="Close every module" onClick={() => setOpened(tree.everything(false))}>
+              fold
+            </button>
+          </span>
+        )}
       </header>
       <input
         className="wb-field"
         type="search"
         aria-label="Filter modules"
-        placeholder="Filter by name or class, e.g. mlp"
+        placeholder="name, class or shape: *mlp*, 1×8×128"
+        title="Several words must all fit. * stands for anything: *mlp*, Linear, 1×*×128"
+        spellCheck={false}
         value={filter}
         onChange={event => setFilter(event.target.value)}
+        onKeyDown={event => {
+          if (event.key === 'ArrowDown' && lines.length) {
+            event.preventDefault();
+            const first = lines.findIndex(line => !query || matches(tree, line, lines));
+            go(Math.max(0, first));
+            scroller.current?.focus();
+          } else if (event.key === 'Escape' && filter) {
+            event.stopPropagation();
+            setFilter('');
+          }
+        }}
       />
       <div
         className="wb-tree"
@@ -124,126 +228,115 @@ export function Tree({ rows, shapes, how, cards, add }: Props) {
         aria-label="Modules"
         tabIndex={0}
         ref={scroller}
-        aria-activedescendant={active !== '' || shown.length ? rowId(active) : undefined}
+        aria-activedescendant={inSight && tree ? idOf(lines[at]) : undefined}
         onKeyDown={onKeyDown}
       >
         <div role="presentation" style={{ height: virtual.getTotalSize(), position: 'relative' }}>
-          {virtual.getVirtualItems().map(item => {
-            const row = shown[item.index];
-            const open = row.children > 0 && (filter !== '' || !closed.has(row.path));
-            const [into, out] = shapeTexts(shapes[row.path]);
-            const shape = into + out;
-            const path = row.path || 'model';
-            return (
-              <div
-                key={row.path}
-                id={rowId(row.path)}
-                className={`wb-row${row.path === active ? ' wb-active' : ''}`}
-                role="treeitem"
-                aria-label={[path, row.cls, shape].filter(Boolean).join(' · ')}
-                aria-level={row.depth + 1}
-                aria-expanded={row.children ? open : undefined}
-                aria-selected={row.path === active}
-                style={{
-                  height: HEIGHT,
-                  transform: `translateY(${item.start}px)`,
-                  paddingLeft: 4 + row.depth * 12
-                }}
-                title={`${path}\n${row.cls} · ${row.parameters.toLocaleString()} parameters${why(shapes[row.path])}`}
-                onClick={() => {
-                  setActive(row.path);
-                  scroller.current?.focus();
-                }}
-                onDoubleClick={() => row.children && toggle(row.path, !open)}
-              >
-                <span
-                  className="wb-twist"
-                  aria-hidden
-                  onClick={event => {
-                    event.stopPropagation();
-                    toggle(row.path, !open);
-                  }}
-                >
-                  {row.children ? (open ? '▾' : '▸') : ''}
-                </span>
-                <span className="wb-name">{row.name || row.cls}</span>
-                {badges.get(row.path)?.map(badge => (
-                  <span key={badge} className={`wb-badge wb-badge-${badge}`} aria-hidden>
-                    {badge === 'save' ? '●' : '⌀'}
-                  </span>
-                ))}
-                <span className="wb-middle">
-                  <span className="wb-class">{row.name ? row.cls : ''}</span>
-                  <span className="wb-actions">
-                    <button tabIndex={row.path === active ? 0 : -1} onClick={() => add('save', row.path)} title="Save output (s)">
-                      Save output
-                    </button>
-                    <button tabIndex={row.path === active ? 0 : -1} onClick={() => add('ablate', row.path)} title="Ablate (a)">
-                      Ablate
-                    </button>
-                  </span>
-                </span>
-                <span className="wb-shape">
-                  <span className="wb-into">{into}</span>
-                  {out}
-                </span>
-              </div>
-            );
-          })}
+          {tree &&
+            items.map(item => {
+              const line = lines[item.index];
+              const shape = shapeOf(shapes, line.row);
+              return (
+                <Row
+                  key={`${line.row}${line.fold}`}
+                  id={idOf(line)}
+                  tree={tree}
+                  row={line.row}
+                  fold={line.fold}
+                  level={line.level}
+                  top={item.start}
+                  height={HEIGHT}
+                  open={isOpen(line)}
+                  active={item.index === at}
+                  into={shape.into}
+                  out={shape.out}
+                  words={shape.words}
+                  badges={(line.fold ? foldBadges(tree, badges, line.row) : badges.get(line.row))?.join(' ') ?? ''}
+                  symbols={symbols}
+                  silent={!line.fold && silent?.[line.row] === 1}
+                  turn={turn}
+                  point={point}
+                  act={act}
+                  more={openMore}
+                />
+              );
+            })}
         </div>
-        {rows.length > 0 && shown.length === 0 && <p className="wb-quiet">No module matches “{filter}”.</p>}
+        {tree && tree.length > 0 && lines.length === 0 && <p className="wb-quiet">No module matches “{query}”.</p>}
       </div>
+      {more && tree && (
+        <Actions
+          place={more}
+          tree={tree}
+          kinds={kinds}
+          add={add}
+          close={() => {
+            setMore(null);
+            scroller.current?.focus({ preventScroll: true });
+          }}
+        />
+      )}
     </section>
   );
+});
+
+const idOf = (line: { row: number; fold: boolean }): string => `wb-row-${line.row}${line.fold ? 'f' : ''}`;
+
+/** The same modules again, as after a run that loaded the weights: what was open stays so. */
+function same(a: Tree, b: Tree): boolean {
+  return a.length === b.length && a.columns.names.every((name, row) => name === b.columns.names[row]);
 }
 
-/** Rows not below a closed one; with a filter, the matches and what leads to them. */
-function visible(rows: ModuleRow[], closed: Set<string>, filter: string): ModuleRow[] {
-  if (filter) {
-    const wanted = filter.toLowerCase().replaceAll('*', '');
-    const keep = new Set<string>();
-    for (const row of rows) {
-      if (row.path.toLowerCase().includes(wanted) || row.cls.toLowerCase().includes(wanted)) {
-        for (let path = row.path; ; path = parent(path)) {
-          keep.add(path);
-          if (path === '') {
-            break;
-          }
-        }
-      }
-    }
-    return rows.filter(row => keep.has(row.path));
-  }
-  const shown: ModuleRow[] = [];
-  let below = Infinity; // depth of the closed row that hides what follows
-  for (const row of rows) {
-    if (row.depth > below) {
-      continue;
-    }
-    below = closed.has(row.path) ? row.depth : Infinity;
-    shown.push(row);
-  }
-  return shown;
+/** In a search, rows that only lead to others are passed by. */
+function matches(tree: Tree | null, line: Line, lines: Line[]): boolean {
+  const next = lines[lines.indexOf(line) + 1];
+  return tree === null || next === undefined || next.level <= line.level;
 }
 
-const parent = (path: string): string => path.split('.').slice(0, -1).join('.');
-const rowId = (path: string): string => `wb-row-${path.replace(/[^\w]/g, '-')}`;
+/** Open all of a row's siblings, and what is folded among them. */
+function siblings(tree: Tree, opened: Opened, line: Line): Opened {
+  const next = { rows: opened.rows.slice(), folds: opened.folds.slice() };
+  const above = tree.parent(line.row);
+  const [from, to] = above < 0 ? [0, tree.length] : [above + 1, tree.ends[above]];
+  for (let row = from; row < to; row = tree.ends[row]) {
+    next.rows[row] = 1;
+    next.folds[row] = 1;
+  }
+  return next;
+}
 
-function badgesOf(cards: Card[]): Map<string, Card['kind'][]> {
-  const badges = new Map<string, Card['kind'][]>();
-  for (const card of cards.filter(each => each.enabled)) {
-    const have = badges.get(card.at.path) ?? [];
-    badges.set(card.at.path, have.includes(card.kind) ? have : [...have, card.kind]);
+function badgesOf(tree: Tree, cards: Card[]): Map<number, string[]> {
+  const badges = new Map<number, string[]>();
+  for (const card of cards) {
+    const path = card.enabled ? targetOf(card)?.path : undefined;
+    const row = path === undefined ? -1 : tree.find(path);
+    if (row >= 0) {
+      const have = badges.get(row) ?? [];
+      badges.set(row, have.includes(card.kind) ? have : [...have, card.kind]);
+    }
   }
   return badges;
 }
 
-const times = (shape: number[] | null | undefined): string => (shape ? shape.join('×') || 'scalar' : '');
-
-/** What goes in, where it differs, with an arrow; and what comes out. */
-function shapeTexts(shape: Shape | undefined): [string, string] {
-  const [before, after] = [times(shape?.input), times(shape?.output)];
-  return before && after && before !== after ? [`${before} → `, after] : ['', after || before];
+/** A fold wears what stands on any module in it. */
+function foldBadges(tree: Tree, badges: Map<number, string[]>, first: number): string[] {
+  const found = new Set<string>();
+  for (const [row, kinds] of badges) {
+    if (row >= first && row < tree.folds[first]) {
+      kinds.forEach(kind => found.add(kind));
+    }
+  }
+  return [...found];
 }
 
-const why = (shape: Shape | undefined): string => (shape?.why ? `\nshape unknown: ${shape.why}` : '');
+/** Rows that were not called in the last run: those named, and all below them. */
+function silentOf(tree: Tree, quiet: string[]): Uint8Array {
+  const silent = new Uint8Array(tree.length);
+  for (const path of quiet) {
+    const row = tree.find(path);
+    if (row >= 0) {
+      silent.fill(1, row, tree.ends[row]);
+    }
+  }
+  return silent;
+}

@@ -1,0 +1,541 @@
+/**
+ * The bench: what was made, and what the kernel last said of it. It knows a `Transport`, and nothing of Jupyter.
+ *
+ * One immutable `state`; every change goes through `set`. Of each kind of request only the newest answer is kept.
+ */
+
+import {
+  changeCard,
+  duplicateCard,
+  empty,
+  isExperiment,
+  moveCard,
+  newCard,
+  removeCard,
+  togglePosition,
+  withCards
+} from './experiment';
+import type { Card } from './experiment';
+import { START, TOLD } from './state';
+import type { Compared, Form, Phase, State } from './state';
+import { Timeline } from './timeline';
+import { Disconnected, KernelFault } from './transport';
+import type { Answer, Event, Method, Transport } from './transport';
+import { Tree } from './tree';
+import type { Experiment, Fault, Measure, Methods, RunSummary } from './generated/protocol';
+
+export type { Compared, Form, Phase, State } from './state';
+
+const TYPING = 150; // ms without a keystroke before the kernel is asked
+const LOGS = 5000;
+
+/** What the bench tells its host. */
+export interface Host {
+  /** Keep the experiment, so that it is there the next time this place is opened. */
+  keep(place: string, experiment: Experiment): void;
+  /** A run's result is there to be read. */
+  ran(): void;
+}
+
+export class Bench {
+  state: State = START;
+
+  private listeners = new Set<() => void>();
+  private transport: Transport | null = null;
+  private newest = new Map<string, number>();
+  private timeline = new Timeline();
+  private typing: number | undefined;
+  private treeOf = '';
+
+  constructor(private readonly host: Host) {}
+
+  /** Be told of each change; gives what ends it. Made for `useSyncExternalStore`. */
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+
+  readonly snapshot = (): State => this.state;
+
+  // ---- where it is, and who answers
+
+  /** Begin at another place with what was kept of it, or at none. */
+  open(place: string | null, kept?: unknown): void {
+    this.drop();
+    this.timeline.clear();
+    const phase = place === null ? 'no notebook' : 'no kernel';
+    this.set({ ...START, phase, place, experiment: isExperiment(kept) ? kept : empty() });
+  }
+
+  /** A kernel answers: ask for all that there is. */
+  async attach(transport: Transport): Promise<void> {
+    this.drop();
+    this.transport = transport;
+    await this.ask('kinds', {}, ({ reply }) => this.set({ kinds: reply }));
+    await this.refreshModels();
+    await this.restoreRun();
+  }
+
+  /** Nobody answers any more: forget what the kernel said; what the person made, and the last result, stay. */
+  detach(phase: Phase, notice: string | null = null): void {
+    this.drop();
+    this.set({ ...TOLD, phase, notice: notice ?? this.state.notice });
+  }
+
+  get attached(): boolean {
+    return this.transport !== null;
+  }
+
+  /** After the line was cut and mended: what was missed meanwhile. */
+  async resume(): Promise<void> {
+    if (this.transport) {
+      await this.restoreRun();
+    }
+  }
+
+  announce(notice: string | null): void {
+    this.set({ notice });
+  }
+
+  phase(phase: Phase): void {
+    this.set({ phase });
+  }
+
+  private drop(): void {
+    window.clearTimeout(this.typing);
+    this.transport?.dispose();
+    this.transport = null;
+    this.treeOf = '';
+  }
+
+  dispose(): void {
+    this.drop();
+    this.listeners.clear();
+  }
+
+  // ---- asking the kernel
+
+  /** Ask, and act on the answer unless a newer request of the kind (or of the `slot`) has been made meanwhile. */
+  private async ask<M extends Method>(
+    method: M,
+    params: Methods[M]['params'],
+    use: (answer: Answer<M>) => void,
+    slot: string = method
+  ): Promise<void> {
+    const transport = this.transport;
+    if (!transport) {
+      return;
+    }
+    const number = (this.newest.get(slot) ?? 0) + 1;
+    this.newest.set(slot, number);
+    const current = () => this.newest.get(slot) === number && transport === this.transport;
+    try {
+      const answer = await transport.request(method, params);
+      if (current()) {
+        use(answer);
+      }
+    } catch (error) {
+      if (current() && !(error instanceof Disconnected)) {
+        this.tell(error);
+      }
+    }
+  }
+
+  /** Something went wrong: say it in words. */
+  tell(error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    const fault: Fault =
+      error instanceof KernelFault ? error.fault : { message, card: null, line: null, detail: null, level: 'error' };
+    this.set({ trouble: fault });
+  }
+
+  private async refreshModels(): Promise<void> {
+    await this.ask('models', {}, ({ reply }) => {
+      const names = reply.models.map(model => model.name);
+      this.set({ models: reply.models, phase: names.length ? 'ready' : 'no model' });
+      if (!names.length) {
+        return;
+      }
+      const wrapped = reply.models.find(model => model.wrapped)?.name ?? names[0];
+      const chosen = names.includes(this.state.experiment.model) ? this.state.experiment.model : wrapped;
+      if (chosen !== this.state.experiment.model) {
+        this.set({ experiment: { ...this.state.experiment, model: chosen } });
+      }
+      this.settle();
+    });
+  }
+
+  /** Ask for all that depends on the experiment. */
+  private refresh(): void {
+    const { experiment, models, form } = this.state;
+    const { model, prompts } = experiment;
+    const asked = models.find(each => each.name === model);
+    if (!asked) {
+      return;
+    }
+    if (!asked.wrapped) {
+      this.set({ tree: null, shapes: null, tokens: null, code: '', faults: [], how: '', treeFor: '' });
+      this.treeOf = '';
+      void this.ask('wrap', { model }, ({ reply }) => this.set({ wrap: reply.code }));
+      return;
+    }
+    if (this.treeOf !== model) {
+      this.treeOf = model;
+      void this.ask('tree', { model }, ({ reply }) => this.set({ tree: new Tree(reply), treeFor: model }));
+    }
+    if (asked.tokenizes && prompts.some(Boolean)) {
+      void this.ask('tokens', { model, prompts }, ({ reply }) => this.set({ tokens: reply }));
+      const prompt = prompts.find(Boolean) ?? '';
+      void this.ask('shapes', { model, prompt }, ({ reply }) => this.set({ shapes: reply.shapes, how: reply.how }));
+    } else {
+      this.set({ tokens: null, shapes: null, how: asked.tokenizes ? 'type a prompt to see shapes' : '' });
+    }
+    void this.ask('code', { experiment, form }, ({ reply }) =>
+      this.set({ code: reply.code, faults: reply.faults, lines: reply.lines, words: reply.words, trouble: null, wrap: '' })
+    );
+  }
+
+  private async restoreRun(): Promise<void> {
+    await this.ask('runs', {}, ({ reply }) => {
+      const own = (run: RunSummary) => run.purpose !== 'verify';
+      const going = reply.runs.find(run => run.state === 'running');
+      const last = reply.runs.find(run => run.state !== 'running' && own(run));
+      this.set({ runs: reply.runs, run: going ?? null });
+      if (last) {
+        void this.show(last.run);
+      }
+    });
+  }
+
+  private refreshRuns(): void {
+    void this.ask('runs', {}, ({ reply }) => this.set({ runs: reply.runs }));
+    void this.ask('tensors', {}, ({ reply }) => this.set({ tensors: reply.tensors }));
+  }
+
+  /** Fetch a run's result and show it. */
+  async show(run: number): Promise<void> {
+    await this.ask('result', { run }, ({ reply, buffers }) => {
+      this.set({ result: reply, buffers, logs: reply.logs, progress: null, quiet: [] });
+      const current = this.state.run;
+      if (current === null || current.state !== 'running' || current.run === run) {
+        const { state, headline, seconds, title, at, purpose } = reply;
+        this.set({ run: { run, state, headline, seconds, title, at, purpose, held: true } });
+      }
+      if (reply.fault && reply.state === 'failed') {
+        this.set({ trouble: reply.fault });
+      }
+      if (reply.state === 'done') {
+        void this.ask('fired', { run }, answer => this.set({ quiet: answer.reply.quiet }));
+      }
+      this.host.ran();
+    });
+  }
+
+  /** What the kernel pushes. */
+  heard(events: Event[]): void {
+    const lines = events.flatMap(event => (event.type === 'log' ? [event.line] : []));
+    if (lines.length) {
+      this.set({ logs: [...this.state.logs, ...lines].slice(-LOGS) });
+    }
+    for (const event of events) {
+      if (event.type === 'models') {
+        this.treeOf = '';
+        void this.refreshModels();
+      } else if (event.type === 'run') {
+        this.ranOn(event.summary);
+      } else if (event.type === 'progress') {
+        this.set({ progress: { text: event.text, done: event.done, total: event.total } });
+      }
+    }
+  }
+
+  private ranOn(summary: RunSummary): void {
+    const current = this.state.run;
+    if (current === null || summary.run >= current.run) {
+      this.set({ run: summary });
+    }
+    if (summary.state === 'running') {
+      return;
+    }
+    if (summary.purpose === 'verify') {
+      void this.ask('result', { run: summary.run }, ({ reply }) => this.verifiedBy(summary.run, reply), 'verified');
+    } else {
+      void this.show(summary.run);
+    }
+    this.refreshRuns();
+  }
+
+  private verifiedBy(run: number, reply: Methods['result']['reply']): void {
+    const { comparison, fault } = reply;
+    const text = comparison?.text ?? fault?.message ?? reply.headline;
+    this.set({ verified: { run, equal: comparison?.equal ?? false, text, of: this.state.code }, progress: null });
+  }
+
+  // ---- what a person does with the experiment
+
+  choose(model: string): void {
+    this.edit({ ...this.state.experiment, model });
+  }
+
+  /** A prompt as it is typed; the kernel is asked once typing pauses. */
+  type(prompt: string, index = 0): void {
+    const prompts = this.state.experiment.prompts.map((each, at) => (at === index ? prompt : each));
+    this.edit({ ...this.state.experiment, prompts }, `prompt ${index}`);
+  }
+
+  addPrompt(): void {
+    const { prompts } = this.state.experiment;
+    this.edit({ ...this.state.experiment, prompts: [...prompts, ''] });
+  }
+
+  removePrompt(index: number): void {
+    const { experiment } = this.state;
+    const prompts = experiment.prompts.filter((_, at) => at !== index);
+    const interventions = experiment.interventions.map(card => {
+      const of = 'at' in card ? card.at.prompt : card.prompt;
+      if (of === null || of < index) {
+        return card;
+      }
+      const prompt = of === index ? null : of - 1;
+      return ('at' in card ? { ...card, at: { ...card.at, prompt } } : { ...card, prompt }) as Card;
+    });
+    this.edit({ ...experiment, prompts: prompts.length ? prompts : [''], interventions });
+  }
+
+  /** New tokens, temperature, seed, measure: what is of the whole run. */
+  tune(part: Partial<Pick<Experiment, 'generate' | 'temperature' | 'seed' | 'measure'>>): void {
+    this.edit({ ...this.state.experiment, ...part }, `tune ${Object.keys(part).join()}`);
+  }
+
+  /** Take a token into what is measured, or out of it. */
+  answer(token: string | number): void {
+    const { measure } = this.state.experiment;
+    const answers = measure?.answers ?? [];
+    const next = answers.includes(token) ? answers.filter(each => each !== token) : [...answers, token];
+    const metric = measure?.metric ?? (next.length > 1 ? 'logit_difference' : 'probability');
+    const two = measure?.metric === 'probability' && answers.length === 1 && next.length === 2;
+    const made: Measure = { metric: two ? 'logit_difference' : metric, answers: next };
+    this.tune({ measure: next.length || metric === 'kl' ? made : null });
+  }
+
+  /** One card, or one for each of several modules. */
+  add(kind: string, ...paths: string[]): void {
+    const { kinds } = this.state;
+    const info = kinds?.kinds.find(each => each.kind === kind);
+    if (!kinds || !info) {
+      return;
+    }
+    let { experiment } = this.state;
+    for (const path of paths) {
+      const card = newCard(experiment, kinds, info, path);
+      experiment = withCards(experiment, [...experiment.interventions, card]);
+      this.set({ selected: card.id });
+    }
+    this.edit(experiment);
+  }
+
+  change(id: string, change: (card: Card) => Card, field = ''): void {
+    this.edit(changeCard(this.state.experiment, id, change), field && `${id} ${field}`);
+  }
+
+  remove(id: string): void {
+    this.edit(removeCard(this.state.experiment, id));
+  }
+
+  duplicate(id: string): void {
+    const [experiment, copy] = duplicateCard(this.state.experiment, id);
+    if (copy) {
+      this.set({ selected: copy.id });
+      this.edit(experiment);
+    }
+  }
+
+  move(id: string, to: { before: string | null } | { by: number }): void {
+    this.edit(moveCard(this.state.experiment, id, to));
+  }
+
+  select(id: string | null): void {
+    this.set({ selected: id });
+  }
+
+  /** Click on a token: take its position into the selected card, or out of it. */
+  pick(position: number, count: number): void {
+    if (this.state.selected !== null) {
+      this.edit(changeCard(this.state.experiment, this.state.selected, card => togglePosition(card, position, count)));
+    }
+  }
+
+  /** Take another experiment in place of this one: of an earlier run, or lifted from a cell. */
+  adopt(experiment: Experiment, notice: string | null = null): void {
+    const names = this.state.models.map(each => each.name);
+    const model = names.includes(experiment.model) || !names.length ? experiment.model : this.state.experiment.model;
+    this.set({ selected: null, notice });
+    this.edit({ ...experiment, model });
+  }
+
+  /** Read a cell's Python into cards. */
+  async lift(text: string): Promise<void> {
+    if (!this.transport) {
+      this.set({ notice: 'The kernel does not know workbench yet: run `import workbench as wb`, then open the cell again.' });
+      return;
+    }
+    await this.ask('lift', { text }, ({ reply }) => this.adopt(reply.experiment, `Opened from the cell: ${reply.text}.`));
+  }
+
+  undo(): void {
+    this.travel(this.timeline.undo(this.state.experiment));
+  }
+
+  redo(): void {
+    this.travel(this.timeline.redo(this.state.experiment));
+  }
+
+  private travel(experiment: Experiment | undefined): void {
+    if (experiment) {
+      this.set({ experiment, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
+      this.settle();
+    }
+  }
+
+  /** Changes of one `kind` close to each other are typed: they are one step, and the kernel is asked at a pause. */
+  private edit(experiment: Experiment, kind = ''): void {
+    if (experiment === this.state.experiment) {
+      return;
+    }
+    this.timeline.push(this.state.experiment, kind || null);
+    this.set({ experiment, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
+    if (kind) {
+      window.clearTimeout(this.typing);
+      this.typing = window.setTimeout(() => this.settle(), TYPING);
+    } else {
+      this.settle();
+    }
+  }
+
+  private settle(): void {
+    window.clearTimeout(this.typing);
+    if (this.state.place !== null) {
+      this.host.keep(this.state.place, this.state.experiment);
+    }
+    if (this.transport) {
+      this.refresh();
+    }
+  }
+
+  // ---- running, and reading what was run
+
+  get running(): boolean {
+    return this.state.run?.state === 'running';
+  }
+
+  /** Why Run cannot be pressed, or null. */
+  get blocked(): string | null {
+    const { phase, experiment, faults, models } = this.state;
+    if (phase !== 'ready') {
+      return 'there is no model yet';
+    }
+    const model = models.find(each => each.name === experiment.model);
+    if (!model?.wrapped) {
+      return 'wrap the model first';
+    }
+    if (!model.tokenizes) {
+      return 'this model takes no text; run it from a cell';
+    }
+    if (!experiment.prompts.some(Boolean)) {
+      return 'type a prompt first';
+    }
+    const errors = faults.filter(fault => fault.level !== 'warning');
+    const at = new Set(errors.filter(fault => fault.card !== null).map(fault => fault.card)).size;
+    if (at) {
+      return at === 1 ? '1 card has a fault' : `${at} cards have faults`;
+    }
+    return errors.length ? errors[0].message : null;
+  }
+
+  async run(): Promise<void> {
+    this.start('run', 'running …');
+  }
+
+  /** Run the code as text, in a namespace of its own, and compare. */
+  async verify(): Promise<void> {
+    this.set({ verified: null });
+    this.start('verify', 'verifying …');
+  }
+
+  private start(method: 'run' | 'verify', headline: string): void {
+    if (this.running || this.blocked !== null) {
+      return;
+    }
+    this.set({ progress: null, trouble: null, notice: null, ...(method === 'run' ? { logs: [] } : {}) });
+    const { experiment } = this.state;
+    void this.ask(method, { experiment }, ({ reply }) => {
+      if (this.state.run === null || this.state.run.run < reply.run) {
+        const started = { state: 'running', seconds: 0, title: null, at: '', held: false } as const;
+        this.set({ run: { run: reply.run, headline, purpose: method, ...started } });
+      }
+    });
+  }
+
+  async cancel(): Promise<void> {
+    const { run } = this.state;
+    if (run?.state === 'running') {
+      await this.ask('cancel', { run: run.run }, () => undefined);
+    }
+  }
+
+  async rename(run: number, title: string): Promise<void> {
+    await this.ask('rename', { run, title: title.trim() || null }, () => this.refreshRuns());
+  }
+
+  /** Take an earlier run's experiment into the panel. */
+  async reopen(run: number): Promise<void> {
+    await this.ask('result', { run }, ({ reply }) => this.adopt(reply.experiment, `Opened from run ${run}.`), 'reopen');
+  }
+
+  async forget(run: number): Promise<void> {
+    await this.ask('delete', { run }, () => this.refreshRuns());
+  }
+
+  /** Two runs side by side. */
+  async compare(run: number, other: number): Promise<void> {
+    const transport = this.transport;
+    if (!transport) {
+      return;
+    }
+    try {
+      const [both, a, b] = await Promise.all([
+        transport.request('compare', { run, other }),
+        transport.request('result', { run }),
+        transport.request('result', { run: other })
+      ]);
+      const compared: Compared = { comparison: both.reply, left: a.reply, right: b.reply };
+      this.set({ compared });
+    } catch (error) {
+      if (!(error instanceof Disconnected)) {
+        this.tell(error);
+      }
+    }
+  }
+
+  write(form: Form): void {
+    this.set({ form });
+    this.settle();
+  }
+
+  /** The code in a form, for what is done with it once. */
+  async codeAs(form: Form): Promise<string> {
+    const transport = this.transport;
+    if (!transport) {
+      return '';
+    }
+    const { experiment } = this.state;
+    return (await transport.request('code', { experiment, form })).reply.code;
+  }
+
+  private set(part: Partial<State>): void {
+    this.state = { ...this.state, ...part };
+    for (const listener of this.listeners) {
+      listener();
+    }
+  }
+}

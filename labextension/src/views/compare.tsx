@@ -1,0 +1,129 @@
+/** Two runs side by side: in what they were made differently, and in what they came out differently. */
+
+import type { Bench, Compared } from '../bench';
+import type { RunResult } from '../generated/protocol';
+import { visible } from './prompt';
+
+export function Compare({ compared, bench }: { compared: Compared | null; bench: Bench }) {
+  if (!compared) {
+    return <p className="wb-empty wb-main">Choose two runs in the history, then Compare.</p>;
+  }
+  const { comparison, left, right } = compared;
+  const prompts = Math.max(left.prompts.length, right.prompts.length);
+  return (
+    <section role="region" aria-label="Comparison" className="wb-main" tabIndex={0}>
+      <p className="wb-headline">{comparison.text}</p>
+      <div className="wb-pair">
+        <Side run={left} bench={bench} mark="wb-before" />
+        <Side run={right} bench={bench} mark="wb-after" />
+      </div>
+      <Words title="The experiments differ in" words={comparison.experiment} />
+      <Words title="Around them" words={comparison.environment} />
+      <div className="wb-runs">
+        {Array.from({ length: prompts }, (_, index) => (
+          <Tokens key={index} left={left} right={right} index={index} />
+        ))}
+      </div>
+      {comparison.values.length > 0 && (
+        <section className="wb-view" aria-label="Saved values compared">
+          <header>
+            <h2>Saved values</h2>
+          </header>
+          <table className="wb-top">
+            <thead>
+              <tr>
+                <th scope="col">name</th>
+                <th scope="col">largest difference</th>
+                <th scope="col">in words</th>
+              </tr>
+            </thead>
+            <tbody>
+              {comparison.values.map(value => (
+                <tr key={value.name}>
+                  <th scope="row">
+                    <code>{value.name}</code>
+                  </th>
+                  <td className="wb-number">{value.equal ? 'equal' : (value.difference?.toPrecision(3) ?? '–')}</td>
+                  <td>{value.text}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </section>
+      )}
+    </section>
+  );
+}
+
+function Side({ run, bench, mark }: { run: RunResult; bench: Bench; mark: string }) {
+  return (
+    <p>
+      <i className={`wb-key ${mark}`} />{' '}
+      <button className="wb-entry" title="Read this run" onClick={() => void bench.show(run.run)}>
+        <b>{run.title ?? `run ${run.run}`}</b> <span className="wb-quiet">{run.headline}</span>
+      </button>
+    </p>
+  );
+}
+
+function Words({ title, words }: { title: string; words: string[] }) {
+  return words.length ? (
+    <div className="wb-view">
+      <p className="wb-quiet">{title}</p>
+      <ul className="wb-words">
+        {words.map(each => (
+          <li key={each}>{each}</li>
+        ))}
+      </ul>
+    </div>
+  ) : null;
+}
+
+/** The tokens that either run thinks probable, as both left them. */
+function Tokens({ left, right, index }: { left: RunResult; right: RunResult; index: number }) {
+  const [a, b] = [left.prompts[index]?.after ?? [], right.prompts[index]?.after ?? []];
+  const ids = [...new Set([...a, ...b].map(token => token.id))];
+  if (!ids.length) {
+    return null;
+  }
+  const rows = ids
+    .map(id => ({ id, left: a.find(token => token.id === id), right: b.find(token => token.id === id) }))
+    .sort((x, y) => most(y) - most(x));
+  const text = left.prompts[index]?.prompt ?? right.prompts[index]?.prompt ?? '';
+  return (
+    <section className="wb-view" aria-label={`Next token of both runs${index ? `, prompt ${index + 1}` : ''}`}>
+      <header>
+        <h2>Next token</h2>
+        <span className="wb-quiet">“{text}”</span>
+      </header>
+      <table className="wb-top" aria-label="Next token of both runs">
+        <thead>
+          <tr>
+            <th scope="col">token</th>
+            <th scope="col" aria-label="bars" />
+            <th scope="col">{left.title ?? `run ${left.run}`}</th>
+            <th scope="col">{right.title ?? `run ${right.run}`}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map(row => (
+            <tr key={row.id}>
+              <th scope="row">
+                <code>{visible((row.left ?? row.right)?.token ?? '')}</code>
+              </th>
+              <td className="wb-bars">
+                <i className="wb-before" style={{ width: `${100 * (row.left?.probability ?? 0)}%` }} />
+                <i className="wb-after" style={{ width: `${100 * (row.right?.probability ?? 0)}%` }} />
+              </td>
+              <td className="wb-number">{row.left?.probability.toFixed(3) ?? '–'}</td>
+              <td className="wb-number">{row.right?.probability.toFixed(3) ?? '–'}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+const most = (row: { left?: { probability: number }; right?: { probability: number } }): number =>
+  Math.max(row.left?.probability ?? 0, row.right?.probability ?? 0);

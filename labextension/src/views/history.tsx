@@ -1,0 +1,104 @@
+/** The runs so far: read one again, name it, take it back into the panel, or choose two and compare them. */
+
+import { useState } from 'react';
+import type { Bench, State } from '../bench';
+import type { RunSummary } from '../generated/protocol';
+
+export function History({ bench, state, brief = false }: { bench: Bench; state: State; brief?: boolean }) {
+  const [chosen, setChosen] = useState<number[]>([]);
+  const [naming, setNaming] = useState<number | null>(null);
+  const runs = state.runs.filter(run => run.purpose !== 'verify');
+  const pair = chosen.filter(run => runs.some(each => each.run === run));
+  const choose = (run: number) =>
+    setChosen(pair.includes(run) ? pair.filter(each => each !== run) : [...pair, run].slice(-2));
+  return (
+    <section className={`wb-history${brief ? ' wb-brief' : ''}`} aria-label="Runs so far">
+      <header>
+        <h2>History</h2>
+        <span className="wb-links">
+          <button
+            disabled={pair.length !== 2}
+            title="Choose two runs, then compare them"
+            onClick={() => void bench.compare(Math.min(...pair), Math.max(...pair))}
+          >
+            Compare
+          </button>
+        </span>
+      </header>
+      <ul aria-label="History">
+        {runs.map(run => (
+          <li key={run.run} className={run.run === state.result?.run ? 'wb-active' : ''}>
+            <input
+              type="checkbox"
+              aria-label={`Choose run ${run.run}`}
+              title="Choose two to compare"
+              checked={pair.includes(run.run)}
+              onChange={() => choose(run.run)}
+            />
+            {naming === run.run ? (
+              <input
+                className="wb-field"
+                aria-label={`Name of run ${run.run}`}
+                autoFocus
+                defaultValue={run.title ?? ''}
+                placeholder="a name for this run"
+                onKeyDown={event => {
+                  event.stopPropagation();
+                  if (event.key === 'Enter') {
+                    void bench.rename(run.run, event.currentTarget.value);
+                    setNaming(null);
+                  } else if (event.key === 'Escape') {
+                    setNaming(null);
+                  }
+                }}
+                onBlur={event => {
+                  if (event.currentTarget.value !== (run.title ?? '')) {
+                    void bench.rename(run.run, event.currentTarget.value);
+                  }
+                  setNaming(null);
+                }}
+              />
+            ) : (
+              <button className="wb-entry" title={run.headline} onClick={() => void bench.show(run.run)}>
+                <b>{run.run}</b>
+                {run.title && <span className="wb-run-title">{run.title}</span>}
+                <span className={run.state === 'failed' ? 'wb-fault' : 'wb-quiet'}>{rest(run)}</span>
+                {run.purpose !== 'run' && <span className="wb-quiet">{PURPOSE[run.purpose]}</span>}
+                {!brief && <span className="wb-quiet wb-when">{when(run.at)}</span>}
+              </button>
+            )}
+            <span className="wb-card-tools">
+              <button className="wb-icon" aria-label={`Rename run ${run.run}`} title="Rename" onClick={() => setNaming(run.run)}>
+                ✎
+              </button>
+              <button
+                className="wb-icon"
+                aria-label={`Open run ${run.run} in the panel`}
+                title="Take its prompt and cards into the panel"
+                onClick={() => void bench.reopen(run.run)}
+              >
+                ↩
+              </button>
+              {!brief && (
+                <button className="wb-icon" aria-label={`Delete run ${run.run}`} title="Delete" onClick={() => void bench.forget(run.run)}>
+                  ✕
+                </button>
+              )}
+            </span>
+          </li>
+        ))}
+      </ul>
+      {!runs.length && <p className="wb-quiet">Each run is kept here, and can be read, named and compared.</p>}
+    </section>
+  );
+}
+
+const PURPOSE: Record<string, string> = { trace: '%%trace', rerun: 'rerun', verify: 'verify' };
+
+/** The headline without the number that stands before it. */
+const rest = (run: RunSummary): string => run.headline.replace(/^[^·]* · /, '');
+
+function when(at: string): string {
+  const time = at ? new Date(at) : null;
+  return time && !Number.isNaN(time.getTime()) ? time.toLocaleString([], { dateStyle: 'short', timeStyle: 'short' }) : '';
+}

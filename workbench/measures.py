@@ -1,0 +1,116 @@
+"""What a run is about, as one number: how the next token's probabilities stand to the answers that are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.graph.operations import Operation, register
+from workbench.recorder import require
+
+Metric = Literal["logit_difference", "probability", "rank", "kl"]
+NEEDS: dict[str, int] = {"logit_difference": 2, "probability": 1, "rank": 1, "kl": 0}
+"""How many answers each metric takes."""
+
+
+def measure(metric: Metric, answers: Sequence[int | str] = ()) -> Any:
+    """A number on the token after the prompt, as the model with all interventions written so far predicts it.
+
+    Args:
+        metric: "logit_difference" of the first answer and the second; "probability" of the answer; its "rank", 1 for
+            the most probable; or "kl", the divergence in nats of the prediction from that of the clean run, in which
+            nothing is changed: KL(clean ‖ changed).
+        answers: tokens, as text with its leading space or as id.
+
+    Returns:
+        a traced number; save it to have it after the run.
+
+    Raises:
+        InputError: another number of answers than the metric takes, or text that is not one token.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.demo()
+        >>> with model.trace("The Eiffel Tower is in the city of"):
+        ...     rank = wb.measure("rank", [" Paris"]).save()
+        >>> rank
+        1.0
+    """
+    recorder = require("measure(...)")
+    root: Any = recorder.root
+    ids = token_ids(getattr(root, "tokenizer", None), metric, answers)
+    clean = None
+    if metric == "kl":
+        assert recorder.aside is not None
+        with recorder.aside(None):
+            clean = root.output
+    return recorder.add(MEASURE, (root.output, clean, metric, ids))
+
+
+def token_ids(tokenizer: Any, metric: str, answers: Sequence[int | str]) -> list[int]:
+    """The answers as token ids. Raises `InputError` as `measure` does."""
+    if metric not in NEEDS:
+        raise InputError(f"there is no metric {metric!r}; one of {', '.join(NEEDS)}")
+    if len(answers) != NEEDS[metric]:
+        what = f"{NEEDS[metric]} answer token{'s' if NEEDS[metric] != 1 else ''}"
+        raise InputError(f"the metric {metric} takes {what}, not {len(answers)}; choose them among the next tokens")
+    return [each if isinstance(each, int) else _one_token(tokenizer, each) for each in answers]
+
+
+def _one_token(tokenizer: Any, text: str) -> int:
+    if tokenizer is None:
+        raise InputError(f"this model has no tokenizer, so give the answer {text!r} as a token id")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        cure = f" Is a leading space meant, {' ' + text!r}?" if text and not text.startswith(" ") else ""
+        raise InputError(f"the answer {text!r} is {len(ids)} tokens, not one; choose the first of them.{cure}")
+    return int(ids[0])
+
+
+def measured(logits: Tensor, clean: Tensor | None, metric: str, ids: Sequence[int]) -> float:
+    """The number, from logits `(vocabulary,)`.
+
+    Example:
+        >>> import torch
+        >>> measured(torch.tensor([1.0, 3.0]), None, "logit_difference", [1, 0])
+        2.0
+    """
+    logits = logits.detach().double()
+    if metric == "logit_difference":
+        return float(logits[ids[0]] - logits[ids[1]])
+    if metric == "rank":
+        return float(int((logits > logits[ids[0]]).sum()) + 1)
+    if metric == "probability":
+        return float(logits.softmax(-1)[ids[0]])
+    return 0.0 if clean is None else divergence(clean, logits)
+
+
+def divergence(clean: Tensor, changed: Tensor) -> float:
+    """KL(clean ‖ changed) in nats, of two rows of logits."""
+    before, after = (each.detach().double().log_softmax(-1) for each in (clean, changed))
+    terms = before.exp() * (before - after)
+    return float(torch.where(before.exp() > 0, terms, torch.zeros_like(terms)).sum())
+
+
+def next_logits(output: Any) -> Tensor | None:
+    """The logits `(vocabulary,)` of the token after a prompt, from what a causal language model returned.
+
+    None for what has no `logits` of shape `(batch, position, vocabulary)`.
+    """
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    return logits[0, -1].clone() if isinstance(logits, Tensor) and logits.ndim == 3 else None
+
+
+def _measured(output: Any, clean: Any, metric: str, ids: list[int]) -> float:
+    logits = next_logits(output)
+    if logits is None:
+        raise ValueError("this model gives no logits of shape (batch, position, vocabulary), so there is no next token")
+    return measured(logits, None if clean is None else next_logits(clean), metric, ids)
+
+
+MEASURE = register(Operation("measure", _measured))
+NEXT_LOGITS = register(Operation("next_logits", next_logits))
