@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from workbench.lens import attention_patterns, direct_logit_attribution, logit_lens, top_tokens
     from workbench.models.language import LanguageModel, demo
     from workbench.remote.config import CONFIG
+    from workbench.store import tensor
 
 __all__ = [
-    "CONFIG", "Envoy", "LanguageModel", "NNsight", "ablate", "apply", "attention_patterns", "demo",
-    "direct_logit_attribution", "errors", "logit_lens", "runs", "top_tokens",
+    "CONFIG", "Envoy", "LanguageModel", "NNsight", "ablate", "add_noise", "apply", "attention_patterns", "demo",
+    "direct_logit_attribution", "errors", "heads", "logit_lens", "measure", "neurons", "patch", "runs", "scale",
+    "steer", "tensor", "top_tokens",
 ]  # fmt: skip
 
 _LATER = {
@@ -29,6 +31,7 @@ _LATER = {
     "demo": "workbench.models.language",
     "runs": "workbench.jupyter.history",
     "CONFIG": "workbench.remote.config",
+    "tensor": "workbench.store",
     "logit_lens": "workbench.lens",
     "attention_patterns": "workbench.lens",
     "direct_logit_attribution": "workbench.lens",

@@ -74,7 +74,7 @@ class Recorder:
     """
 
     __slots__ = (
-        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "_plain", "asked_grad", "backwards",
+        "__weakref__", "_argument_ids", "_calls", "_current", "_parts", "_plain", "aside", "asked_grad", "backwards",
         "bindings", "block", "blocks", "check", "fake", "finished", "given", "guard", "invoke", "make", "nodes",
         "outside", "reason", "root", "saved", "spans", "step", "waiting",
     )  # fmt: skip

@@ -34,7 +34,7 @@ class Invoker:
         tracer = self._tracer
         if not self._given and not self._options:
             raise InputError("an invoke needs an input: tracer.invoke(input)")
-        if not (_traced(self._given) or (self._options and _traced(self._options))):
+        if self.inputs is None and not (_traced(self._given) or (self._options and _traced(self._options))):
             token = CURRENT.set(None)
             try:
                 self.inputs = tracer.model._prepare(*_values(self._given), **self._options)
@@ -56,6 +56,7 @@ class Invoker:
             self._scan()
         self._replay()
         self._creation.__enter__()
+        self._tracer._recorder.notice_grad()
         return self
 
     def _replay(self) -> None:
@@ -64,9 +65,6 @@ class Invoker:
         for edit in self._tracer.model._edits:
             with recorder.in_steps(0, None, 1) if self._tracer._kind == "generate" else nullcontext():
                 recorder.replay(edit.graph, edit.bindings)
-        self._creation.__enter__()
-        recorder.notice_grad()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

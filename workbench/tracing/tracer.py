@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -85,6 +85,7 @@ class Tracer(Scope):
         self._around: AbstractContextManager[int] | None = None  # the session's block
         self._token: Token[Recorder | None] | None = None
         self._line: Line = UNKNOWN
+        self._asides: dict[Any, int] = {}
 
     # ---- the block
 
@@ -100,6 +101,7 @@ class Tracer(Scope):
             self._token = CURRENT.set(self._recorder)
             self._recorder.fake = self._shapes.fake
         self._outside = self._recorder.outside if around is None else state()
+        self._outer_aside, self._recorder.aside = self._recorder.aside, self._aside
         self._shapes.register(self._block, self._scan_of)
         if not self._inputs and any(isinstance(value, Tensor) for value in self._kwargs.values()):
             named = {name: value for name, value in self._kwargs.items() if isinstance(value, Tensor)}
@@ -148,6 +150,7 @@ class Tracer(Scope):
     def _leave(self, kind: type[BaseException] | None = None, keep: bool = False) -> None:
         """Close what was opened; without `keep` the trace will not run."""
         self._recorder.check = None
+        self._recorder.aside = self._outer_aside
         if self._around is not None:
             self._around.__exit__(None, None, None)
         if self._token is not None:
