@@ -251,7 +251,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
                   into={shape.into}
                   out={shape.out}
                   words={shape.words}
-                  badges={(line.fold ? foldBadges(tree, badges, line.row) : badges.get(line.row))?.join(' ') ?? ''}
+                  badges={(line.fold ? (isOpen(line) ? [] : foldBadges(tree, badges, line.row)) : badges.get(line.row))?.join(' ') ?? ''}
                   symbols={symbols}
                   silent={!line.fold && silent?.[line.row] === 1}
                   turn={turn}
