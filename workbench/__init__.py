@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from workbench.jupyter.history import runs
     from workbench.lens import attention_patterns, direct_logit_attribution, logit_lens, top_tokens
     from workbench.models.language import LanguageModel, demo
+    from workbench.store import tensor
 
 __all__ = [
     "Envoy", "LanguageModel", "NNsight", "ablate", "add_noise", "apply", "attention_patterns", "demo",
     "direct_logit_attribution", "errors", "heads", "logit_lens", "measure", "neurons", "patch", "runs", "scale",
-    "steer", "top_tokens",
+    "steer", "tensor", "top_tokens",
 ]  # fmt: skip
 
 _LATER = {
     "LanguageModel": "workbench.models.language",
     "demo": "workbench.models.language",
     "runs": "workbench.jupyter.history",
+    "tensor": "workbench.store",
     "logit_lens": "workbench.lens",
     "attention_patterns": "workbench.lens",
     "direct_logit_attribution": "workbench.lens",

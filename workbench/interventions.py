@@ -84,7 +84,7 @@ def ablate(
         raise InputError('ablate(mode="reference") needs the other prompt: source="The Colosseum is in"')
     if source is not None and mode in ("zero", "mean"):
         raise InputError(f"ablate(mode={mode!r}) takes nothing from another prompt; leave source= out")
-    site = _site(at, Where(positions, heads, neurons, index))
+    site = located(at, Where(positions, heads, neurons, index))
     if mode == "zero":
         site.write(0)
     elif mode == "mean":
@@ -120,7 +120,7 @@ def scale(
         >>> out.flatten()
         tensor([1., 3.])
     """
-    site = _site(at, Where(positions, heads, neurons, index))
+    site = located(at, Where(positions, heads, neurons, index))
     site.write(site.value[site.index] * factor)
 
 
@@ -157,7 +157,7 @@ def add_noise(
     """
     if std < 0:
         raise InputError(f"add_noise(std={std}): a standard deviation is not negative")
-    site = _site(at, Where(positions, heads, neurons, index))
+    site = located(at, Where(positions, heads, neurons, index))
     noise = require("add_noise").add(NOISE, (site.value, std, seed))
     site.write(site.value[site.index] + noise[site.index])
 
@@ -197,9 +197,11 @@ def steer(
     """
     if (vector is None) == (toward is None and away is None):
         raise InputError("steer(...) adds a vector, or the difference of two prompts: toward=… and away=…; give one")
-    site = _site(at, Where(positions, heads, neurons, index))
+    site = located(at, Where(positions, heads, neurons, index))
     part: Any
     if vector is None:
+        wanted: Any
+        opposite: Any
         wanted, opposite = (None if prompt is None else site.elsewhere(prompt)[:, -1:] for prompt in (toward, away))
         part = _like(-opposite if wanted is None else wanted if opposite is None else wanted - opposite, site)
     else:
@@ -236,7 +238,7 @@ def patch(
         >>> model.tokenizer.decode(answer)
         ' Rome'
     """
-    site = _site(at, Where(positions, heads, neurons, index))
+    site = located(at, Where(positions, heads, neurons, index))
     if isinstance(source, (str, list)):
         there = site.index
         if source_positions is not None:
@@ -290,7 +292,7 @@ def neurons(at: At) -> Any:
 # ---- the place
 
 
-class _Site(NamedTuple):
+class Located(NamedTuple):
     """A tensor of the trace, which part of it is meant, and how it is read for another input."""
 
     value: Any
@@ -309,7 +311,9 @@ class _Site(NamedTuple):
             return self.read()
 
 
-def _site(at: At, where: Where) -> _Site:
+def located(at: At, where: Where) -> Located:
+    """The tensor that an intervention at a place works on, the index of the part that is meant, and how to read it for
+    another input."""
     if isinstance(at, Proxy) and (where.heads is not None or where.neurons is not None):
         raise InputError(
             "heads and neurons are chosen at a module, such as model.transformer.h[2].attn, not at its value"
@@ -319,14 +323,14 @@ def _site(at: At, where: Where) -> _Site:
     if where.index is not None and where[:3] != (None, None, None):
         raise InputError("an index says it all: leave positions, heads and neurons out, or leave out the index")
     if where.heads is not None:
-        return _Site(heads(at), _index(where), lambda: heads(at))
+        return Located(heads(at), _index(where), lambda: heads(at))
     if where.neurons is not None:
-        return _Site(neurons(at), _index(where), lambda: neurons(at))
+        return Located(neurons(at), _index(where), lambda: neurons(at))
     if where.index is None:
-        return _Site(tensor_of(at), _index(where), _again(at, tensor_of))
+        return Located(tensor_of(at), _index(where), _again(at, tensor_of))
     path = indices(where.index) if isinstance(where.index, str) else (where.index,)
     inner: Callable[[Any], Any] = lambda each: _inside(each, path[:-1]) if len(path) > 1 else tensor_of(each)  # noqa: E731
-    return _Site(inner(at), path[-1], _again(at, inner))
+    return Located(inner(at), path[-1], _again(at, inner))
 
 
 def _inside(at: At, path: tuple[Any, ...]) -> Any:
@@ -412,6 +416,6 @@ def _chosen(choice: Choice, what: str) -> list[int] | None:
     return chosen
 
 
-def _like(value: Any, site: _Site) -> Any:
+def _like(value: Any, site: Located) -> Any:
     """A value as large as the site's, repeated along axes of size 1, and of it the part that is meant."""
     return require("an intervention").add(LIKE, (site.value, value))[site.index]

@@ -53,6 +53,13 @@ class Model(Protocol):
     def _live(self) -> Mapping[str, nn.Module]: ...
 
 
+class LogText(str):
+    """A line that was logged, with the line of code that did it and the sites whose values are in it."""
+
+    at: Line
+    sites: tuple[Site, ...]
+
+
 class Exit(BaseException):
     """Leaves a loop or a session; never seen by the user."""
 
@@ -251,7 +258,9 @@ class Execution:
         frame.stopped = node.line
 
     def _do_log(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> None:
-        self.log(" ".join(map(str, args)))
+        line = LogText(" ".join(map(str, args)))
+        line.at, line.sites = node.line, tuple(each for each in sites_of(self.plan, node.id) if isinstance(each, Site))
+        self.log(line)
 
     def _do_module(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, *rest = args

@@ -137,7 +137,7 @@ class Set(Placed):
     """Put a number, or a tensor, in place of a value."""
 
     kind: Literal["set"] = "set"
-    value: float | str = Field(
+    value: Annotated[float, Field(allow_inf_nan=False)] | str = Field(
         default=0.0,
         title="to",
         description="a number, or the name of a kept tensor",
@@ -150,6 +150,7 @@ class Scale(Placed):
 
     kind: Literal["scale"] = "scale"
     factor: float = Field(
+        allow_inf_nan=False,
         default=2.0,
         title="by",
         description="what it is multiplied by",
@@ -162,6 +163,7 @@ class AddNoise(Placed):
 
     kind: Literal["add_noise"] = "add_noise"
     std: float = Field(
+        allow_inf_nan=False,
         default=1.0,
         ge=0,
         title="standard deviation",
@@ -188,7 +190,11 @@ class Steer(Placed):
         json_schema_extra=shown("tensor"),
     )
     factor: float = Field(
-        default=1.0, title="factor", description="how much of it", json_schema_extra=shown("number", unit="×", step=0.5)
+        allow_inf_nan=False,
+        default=1.0,
+        title="factor",
+        description="how much of it",
+        json_schema_extra=shown("number", unit="×", step=0.5),
     )
 
 
@@ -251,6 +257,12 @@ class Code(Card):
         default=None, ge=0, description="which prompt of the run; null means all", json_schema_extra=shown("prompt")
     )
 
+    @field_validator("code", mode="after")
+    @classmethod
+    def _lines_of_code(cls, code: str) -> str:
+        """Python's own line ends, and no empty lines around it."""
+        return code.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+
 
 Intervention = Annotated[
     Save | Ablate | Set | Scale | AddNoise | Steer | Patch | Log | Code, Field(discriminator="kind")
@@ -289,7 +301,9 @@ class Experiment(Frozen):
     model: str = Field(description="the model's name in the kernel")
     prompts: tuple[str, ...] = Field(default=("",), min_length=1, description="in one pass; prompt_0, prompt_1, …")
     generate: int = Field(default=0, ge=0, le=4096, description="new tokens; 0 is a plain pass")
-    temperature: float = Field(default=0.0, ge=0, description="of sampling; 0 takes the most probable token")
+    temperature: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="of sampling; 0 takes the most probable token"
+    )
     seed: int | None = Field(default=None, ge=0, description="of all that is random; null leaves it to chance")
     measure: Measure | None = None
     interventions: tuple[Intervention, ...] = ()

@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import linecache
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from workbench.engine.execution import LogText
 from workbench.errors import NotSetError
-from workbench.experiment.kinds import Experiment, Save
-from workbench.experiment.to_python import write
-from workbench.graph.operations import Operation, register
+from workbench.experiment.code_text import fault_of
+from workbench.experiment.kinds import Code, Experiment, Placed, Save
+from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, instrumented
+from workbench.experiment.to_python import MEASURED, Written, write
+from workbench.graph.operations import Operation
+from workbench.measures import NEXT_LOGITS
 from workbench.models.base import NNsight
+from workbench.proxy import Proxy
 from workbench.recorder import require
 from workbench.tracing.tracer import SHOW_LOG
 
 
+@dataclass(frozen=True)
+class LogLine:
+    """A line that was logged, the site whose value is in it, and the card that wrote it."""
+
+    text: str
+    site: str | None = None
+    card: str | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a saved value is from."""
+
+    card: Save | None
+    prompt: int | None
+
+
+@dataclass
+class Generation:
+    """What a generation wrote for one prompt: token ids, and each one's probability when it was chosen."""
+
+    ids: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+
+
 @dataclass
 class Outcome:
-    """What a run gave: saved values by name, why others have none, log lines, and the next token's logits
-    `(vocabulary,)` as the interventions left them, where the model gives any."""
+    """What a run gave.
+
+    `saved` are the values by name, `unset` why others have none, `origins` which card and prompt they are of.
+    `next_logits` are, for each prompt, those of the token after it, `(vocabulary,)`, as the interventions left them,
+    where the model gives any; `measured` the experiment's number for each. `quiet` are the modules that were not
+    called, `tallies` what each card did; None where that was not asked for.
+    """
 
     saved: dict[str, Any] = field(default_factory=dict)
     unset: dict[str, str] = field(default_factory=dict)
-    logs: list[str] = field(default_factory=list)
-    next_logits: Tensor | None = None
+    origins: dict[str, Origin] = field(default_factory=dict)
+    logs: list[LogLine] = field(default_factory=list)
+    next_logits: list[Tensor | None] = field(default_factory=list)
+    measured: list[float | None] = field(default_factory=list)
+    generated: list[Generation] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
+    quiet: set[str] | None = None
+
+
+Step = Callable[[int, int], None]
+"""Told how far a run is: modules, or steps of a generation, that are done, and how many there are."""
 
 
 def run(
@@ -35,7 +83,9 @@ def run(
     model: NNsight,
     *,
     name: str = "experiment",
-    log: Callable[[str], None] | None = None,
+    log: Callable[[LogLine], None] | None = None,
+    receipts: bool = False,
+    step: Step | None = None,
 ) -> Outcome:
     """Trace the experiment's code, in a namespace that has only the model (under its name) and `wb`.
 
@@ -44,6 +94,8 @@ def run(
         model: what the experiment's model name stands for.
         name: what errors call the code: "run 7 line 2: wb.ablate(…)".
         log: called with each log line as it is written.
+        receipts: see what each card does, and which modules are called, which copies what the cards change.
+        step: told how far it is.
 
     Raises:
         whatever the code raises, with the generated line in `.line`.
@@ -52,58 +104,234 @@ def run(
         >>> import workbench as wb
         >>> from workbench.experiment.kinds import Experiment, Save, Target
         >>> card = Save(id="a", at=Target(path="transformer.h.2"), name="hidden")
-        >>> e = Experiment(model="model", prompt="The Eiffel Tower", interventions=(card,))
+        >>> e = Experiment(model="model", prompts=("The Eiffel Tower",), interventions=(card,))
         >>> run(e, wb.demo()).saved["hidden"].shape
         torch.Size([1, 3, 128])
     """
-    outcome = Outcome()
-    kept: list[Any] = []
-
-    def keep_next_logits() -> None:
-        kept.append(require("the run's end").add(_NEXT_LOGITS, (model.output,)).save())
-
-    # One line more than is shown, at the end of the same block: it reads what the interventions made of the output.
-    text = f"{write(experiment).text}\n    __keep_next_logits__()"
-    namespace = {
-        experiment.model: model,
-        "wb": importlib.import_module("workbench"),
-        "__keep_next_logits__": keep_next_logits,
-    }
-
-    def show(line: str) -> None:
-        outcome.logs.append(line)
-        if log is not None:
-            log(line)
-
-    token = SHOW_LOG.set(show)
-    try:
-        exec(_compiled(text, name), namespace)
-    finally:
-        SHOW_LOG.reset(token)
-    for card in experiment.interventions:
-        if isinstance(card, Save) and card.enabled:
-            try:
-                outcome.saved[card.name] = namespace[card.name].value
-            except NotSetError as error:
-                outcome.unset[card.name] = str(error)
-    outcome.next_logits = kept[0].value
-    return outcome
+    written = write(experiment)
+    namespace = {experiment.model: model, "wb": importlib.import_module("workbench")}
+    job = Job(experiment, model, written.cards, name, log, receipts, step)
+    with seeded(experiment.seed):
+        job.execute(written.text, namespace)
+    return job.outcome(namespace, written)
 
 
-def next_logits(output: Any) -> Tensor | None:
-    """The logits `(vocabulary,)` of the token after a prompt, from what a causal language model returned.
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """What is drawn at random inside is the seed's; outside all is as it was."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
-    None for what has no `logits` of shape `(batch, position, vocabulary)`.
+
+class Job:
+    """One execution of an experiment's text, which may be a person's own cell.
+
+    Args:
+        cards: line → id of the card whose statement begins there.
+        prompts: how many prompts share the pass, as far as the experiment knows.
     """
-    logits = output.get("logits") if isinstance(output, Mapping) else None
-    return logits[0, -1].clone() if isinstance(logits, Tensor) and logits.ndim == 3 else None
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: NNsight,
+        cards: Mapping[int, str],
+        name: str,
+        log: Callable[[LogLine], None] | None = None,
+        receipts: bool = False,
+        step: Step | None = None,
+    ) -> None:
+        placed = {card.id: card for card in experiment.enabled if isinstance(card, Placed)}
+        self.experiment = experiment
+        self.model = model
+        self.name = name
+        self.cards = {line: id for line, id in cards.items() if id in placed}
+        self.all_cards = dict(cards)
+        self.kept = Outcome()
+        self._log = log
+        self._step = step
+        self._receipts = Receipts(placed, model) if receipts else None
+        self._logits: dict[int, Proxy] = {}
+        self._tokens: dict[int, Proxy] = {}
+        self._steps: dict[int, _Steps] = {}
+
+    def execute(self, text: str, namespace: dict[str, Any], show_source: bool = True) -> None:
+        """Run the text in a namespace, in which the names that it assigns are then."""
+        if self._receipts is not None:
+            namespace |= {BEFORE: self._receipts.before, AFTER: self._receipts.after}
+        namespace[END] = self._end
+        tree = instrumented(text, self.cards if self._receipts is not None else {}, self._opens)
+        if show_source:
+            linecache.cache[self.name] = (len(text), None, text.splitlines(keepends=True), self.name)
+        token = SHOW_LOG.set(self._show)
+        try:
+            with self._watched():
+                exec(compile(tree, self.name, "exec", dont_inherit=True), namespace)
+        finally:
+            SHOW_LOG.reset(token)
+            for each in (BEFORE, AFTER, END):
+                namespace.pop(each, None)
+
+    def _opens(self, node: ast.With) -> bool:
+        call = node.items[0].context_expr
+        return (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in ("trace", "generate")
+            and isinstance(call.func.value, ast.Name)
+            and call.func.value.id == self.experiment.model
+        )
+
+    # ---- what is recorded at the end of each prompt's block
+
+    def _end(self, prompt: int) -> None:
+        """It reads what the interventions made of the output."""
+        model, recorder = self.model, require("the run's end")
+        self._logits[prompt] = recorder.add(NEXT_LOGITS, (model._root.output,)).save()
+        if recorder.blocks[recorder.block].kind == "generate":
+            steps = self._steps[prompt] = _Steps(self._step if not prompt else None, self.experiment.generate)
+            with recorder.in_steps(0, None, 1):
+                recorder.add(_STEP, (steps, model._root.inputs, model._root.output))
+            self._tokens[prompt] = model._generated().save()
+
+    # ---- while it runs
+
+    def _show(self, line: str) -> None:
+        site = card = None
+        if isinstance(line, LogText):
+            site = str(line.sites[-1]) if line.sites else None
+            card = self.all_cards.get(line.at[1]) if line.at[0] == self.name else None
+        found = LogLine(str(line), site, card)
+        self.kept.logs.append(found)
+        if self._log is not None:
+            self._log(found)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Which modules are called, by this thread."""
+        if self._receipts is None:
+            yield
+            return
+        modules = dict(self.model._live())
+        watch = _Called(len(modules), self._step if not self.experiment.generate else None)
+        handles = [module.register_forward_pre_hook(watch) for module in modules.values()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        apart = self.model._root.__dict__["_apart"]
+        self.kept.quiet = {
+            path for path, module in modules.items() if id(module) not in watch.called and path not in apart
+        }
+
+    # ---- after
+
+    def outcome(self, namespace: Mapping[str, Any], written: Written | None = None) -> Outcome:
+        """What the run gave: the saved names of the namespace."""
+        kept = self.kept
+        names = written.names if written is not None else {}
+        for name, (card, prompt) in names.items():
+            kept.origins[name] = Origin(card, prompt if len(self.experiment.prompts) > 1 else None)
+            self._keep(name, namespace.get(name))
+        for name in self._own_names(namespace):
+            if name not in names:
+                kept.origins[name] = Origin(None, None)
+                self._keep(name, namespace[name])
+        for prompt in range(len(self._logits)):
+            kept.next_logits.append(_value(self._logits[prompt]))
+            several = len(self.experiment.prompts) > 1
+            number = _value(namespace.get(f"{MEASURED}_{prompt}" if several else MEASURED))
+            kept.measured.append(float(number) if self.experiment.measure is not None and number is not None else None)
+            if prompt in self._tokens:
+                tokens = _value(self._tokens[prompt])
+                kept.generated.append(Generation() if tokens is None else self._steps[prompt].closed(tokens))
+        if self._receipts is not None:
+            kept.tallies = self._receipts.close()
+        return kept
+
+    def _own_names(self, namespace: Mapping[str, Any]) -> Iterator[str]:
+        """Names that the code itself gave to saved values, in the order in which it did."""
+        codes = (card.code for card in self.experiment.enabled if isinstance(card, Code))
+        seen: set[str] = set()
+        for code in codes:
+            if fault_of(code) is not None:
+                continue
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in seen:
+                    seen.add(node.id)
+                    value = namespace.get(node.id)
+                    if issubclass(type(value), Proxy) and value._node_id() in value._recorder.saved:  # type: ignore[union-attr]
+                        yield node.id
+
+    def _keep(self, name: str, proxy: Any) -> None:
+        try:
+            self.kept.saved[name] = proxy.value if issubclass(type(proxy), Proxy) else proxy
+        except NotSetError as error:
+            self.kept.unset[name] = str(error)
 
 
-_NEXT_LOGITS = register(Operation("next_logits", next_logits))
+class _Called:
+    """The modules that were called, by the thread that this was made in."""
+
+    def __init__(self, total: int, step: Step | None) -> None:
+        self.called: set[int] = set()
+        self._thread = get_ident()
+        self._total = total
+        self._step = step
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if get_ident() == self._thread:
+            self.called.add(id(module))
+            if self._step is not None:
+                self._step(len(self.called), self._total)
 
 
-def _compiled(text: str, name: str) -> Any:
-    """The code, with its source where tracebacks and our own messages look for it."""
-    lines = text.splitlines(keepends=True)
-    linecache.cache[name] = (len(text), None, lines, name)
-    return compile(text, name, "exec", dont_inherit=True)
+class _Steps:
+    """A generation as it goes: each step's token is known only in the next one."""
+
+    def __init__(self, step: Step | None, total: int) -> None:
+        self._probabilities: list[float] = []
+        self._last: Tensor | None = None
+        self._made = 0
+        self._step = step
+        self._total = total
+
+    def take(self, inputs: tuple[Any, Mapping[str, Any]], output: Any) -> None:
+        """One step's input, which ends in the token before it, and its output."""
+        args, kwargs = inputs
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if self._last is not None and isinstance(ids, Tensor):
+            self._probabilities.append(float(self._last[int(ids[0, -1])]))
+        logits = output.get("logits") if isinstance(output, Mapping) else None
+        self._last = None if logits is None else logits[0, -1].detach().double().softmax(-1).cpu()
+        self._made += 1
+        if self._step is not None:
+            self._step(self._made, self._total)
+
+    def closed(self, tokens: Tensor) -> Generation:
+        """What was written, from all tokens `(1, position)`."""
+        ids = tokens[0, -self._made :].tolist() if self._made else []
+        if self._last is not None and ids:
+            self._probabilities.append(float(self._last[ids[-1]]))
+        return Generation(ids, self._probabilities[: len(ids)])
+
+
+def _take(steps: _Steps, inputs: Any, output: Any) -> None:
+    steps.take(inputs, output)
+
+
+_STEP = Operation("step", _take)
+
+
+def _value(proxy: Any) -> Any:
+    if not issubclass(type(proxy), Proxy):
+        return proxy
+    try:
+        return proxy.value
+    except NotSetError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,8 +30,22 @@ class Scene:
     """A model with a prompt: its tokens, and a scan of the forward pass that would be run."""
 
     model: NNsight
+    prompt: str
     tokens: tuple[str, ...]
     scan: Scan
+    tensors: Callable[[str], str | None] = lambda name: None  # noqa: E731
+    """Why there is no kept tensor of a name; None when there is one."""
+
+    def tokens_of(self, prompt: str) -> tuple[str, ...]:
+        """The tokens of another prompt; none where it has none."""
+        try:
+            return tuple(self.model.tokens(prompt)) if isinstance(self.model, LanguageModel) else ()
+        except InputError:
+            return ()
+
+    def missing(self, name: str) -> str | None:
+        """Why there is no kept tensor of a name."""
+        return self.tensors(name)
 
     def value(self, at: Target) -> tuple[Found, Any]:
         """What the scan knows of a target: its fake value, that it is never called, or nothing."""
@@ -59,8 +74,8 @@ def takes_text(model: Any) -> bool:
     return isinstance(model, LanguageModel) and model.tokenizer is not None
 
 
-def scene(model: NNsight, prompt: str) -> Scene:
+def scene(model: NNsight, prompt: str, tensors: Callable[[str], str | None] = lambda name: None) -> Scene:
     """The scene of a prompt. Raises `InputError` when the model takes no text, or the text has no tokens."""
     if not isinstance(model, LanguageModel) or model.tokenizer is None:
         raise InputError(TAKES_TENSORS)
-    return Scene(model, tuple(model.tokens(prompt)), model.scanned(prompt))
+    return Scene(model, prompt, tuple(model.tokens(prompt)), model.scanned(prompt), tensors)

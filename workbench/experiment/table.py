@@ -9,9 +9,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor
-
-from workbench.experiment.kinds import Ablate, Card, Save, Target
+from workbench.experiment import checks
+from workbench.experiment.kinds import (
+    Ablate,
+    AddNoise,
+    Card,
+    Code,
+    Log,
+    Patch,
+    Placed,
+    Save,
+    Scale,
+    Set,
+    Steer,
+)
+from workbench.experiment.literals import number, quoted
+from workbench.experiment.places import argument, chosen, value, words
 from workbench.experiment.scene import Scene
 
 C = TypeVar("C", bound=Card)
@@ -19,20 +32,25 @@ C = TypeVar("C", bound=Card)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a card's statement stands: the Python of its module, and whether a later card edits the same value."""
+    """Where a card's statement stands: the Python of its module, whether a later card edits the same value, what its
+    name ends in (where a save is made for each of several prompts), and whether it is one of several steps."""
 
     module: str
-    edited_later: bool
+    edited_later: bool = False
+    suffix: str = ""
+    listed: bool = False
 
 
 @dataclass(frozen=True)
 class Kind(Generic[C]):
     """A row. `changes`: the card changes what the model computes, in place."""
 
+    title: str
+    symbol: str
     write: Callable[[C, Place], str]
     words: Callable[[C], str]
     check: Callable[[C, Scene, bool], Iterator[str]]
-    changes: bool
+    changes: bool = True
 
 
 def kind_of(card: Card) -> Kind[Any]:
@@ -40,80 +58,160 @@ def kind_of(card: Card) -> Kind[Any]:
     return TABLE[type(card)]
 
 
-# ---- save
+def steps_of(card: Card, generate: int) -> str | None:
+    """In which steps of a generation a card acts: None for step 0 alone, which needs no block of steps.
+
+    Unless the card says so, what changes the model or logs does so in every step, and what keeps a value keeps that of
+    the prompt. Positions are the prompt's, so they mean step 0.
+    """
+    if not generate or not isinstance(card, Placed):
+        return None
+    at = card.at
+    if at.steps is not None:
+        return None if at.steps == "0" else at.steps
+    return None if isinstance(card, Save) or at.positions is not None or at.index is not None else ":"
+
+
+def _call(function: str, card: Placed, place: Place, *arguments: str) -> str:
+    at = card.at
+    return f"wb.{function}({', '.join([argument(at, place.module), *arguments, *chosen(at)])})"
+
+
+# ---- save, set, log: one line of the language each
 
 
 def _write_save(card: Save, place: Place) -> str:
-    value = f"{place.module}.{card.at.port}"
-    if card.at.positions is not None:
-        value += f"[:, {list(card.at.positions)}]"
-    elif place.edited_later:
-        value += ".clone()"  # edits are made in place: without a copy the saved value would change with them
-    return f"{card.name} = {value}.save()"
+    at = card.at
+    text = value(at, place.module)
+    if place.edited_later and at.positions is None and at.heads is None and at.neurons is None:
+        text += ".clone()"  # edits are made in place: without a copy the saved value would change with them
+    name = card.name + place.suffix
+    return f"{name}.append({text})" if place.listed else f"{name} = {text}.save()"
 
 
 def _words_save(card: Save) -> str:
-    return f"Save {target_words(card.at)} as {card.name}"
+    return f"Save {words(card.at)} as {card.name}"
 
 
-def _check_save(card: Save, scene: Scene, edited_later: bool) -> Iterator[str]:
-    found, value = scene.value(card.at)
-    if found != "known" or isinstance(value, Tensor):
-        return
-    what = f"{target_words(card.at, positions=False)} is a {type(value).__name__}, not a tensor"
-    if card.at.port == "input":
-        yield f"{card.at.path or 'the model'} is called without a tensor, so it has no input to save; save its output"
-    elif card.at.positions is not None:
-        yield f"{what}, so it has no positions to choose from; save all tokens, or a module inside it"
-    elif edited_later:
-        yield f"{what}, and a later card edits it in place; move this save below that card"
+def _write_set(card: Set, place: Place) -> str:
+    text = value(card.at, place.module)
+    if text == f"{place.module}.{card.at.port}":
+        text += "[...]"
+    given = f"wb.tensor({quoted(card.value)})" if isinstance(card.value, str) else number(card.value)
+    return f"{text} = {given}"
 
 
-# ---- ablate
+def _words_set(card: Set) -> str:
+    return f"Set {words(card.at)} to {card.value if isinstance(card.value, str) else number(card.value)}"
+
+
+def _write_log(card: Log, place: Place) -> str:
+    shown = {"norm": ".norm()", "mean": ".mean()", "shape": ".shape", "value": ""}[card.show]
+    return f"tracer.log({quoted(card.text or label(card))}, {value(card.at, place.module)}{shown})"
+
+
+def label(card: Log) -> str:
+    """What a log line begins with when nothing else was written."""
+    return words(card.at.model_copy(update={"prompt": None, "steps": None})) + (
+        "" if card.show == "value" else f" {card.show}"
+    )
+
+
+def _words_log(card: Log) -> str:
+    return f"Log {words(card.at)}{'' if card.show == 'value' else f': its {card.show}'}"
+
+
+# ---- ablate, scale, add_noise, steer, patch: a function each
 
 
 def _write_ablate(card: Ablate, place: Place) -> str:
-    at = place.module if card.at.port == "output" else f"{place.module}.input"
-    arguments = [at]
-    if card.at.positions is not None:
-        arguments.append(f"positions={list(card.at.positions)}")
-    if card.mode != "zero":
-        arguments.append(f'mode="{card.mode}"')
-    return f"wb.ablate({', '.join(arguments)})"
+    arguments = [] if card.mode == "zero" else [f'mode="{card.mode}"']
+    if card.source is not None and card.mode in ("reference", "resample"):
+        arguments.append(f"source={quoted(card.source)}")
+    if card.mode == "resample" and card.seed:
+        arguments.append(f"seed={card.seed}")
+    at = card.at
+    return f"wb.ablate({', '.join([argument(at, place.module), *chosen(at), *arguments])})"
 
 
 def _words_ablate(card: Ablate) -> str:
-    return f"Ablate {target_words(card.at)} to {'zero' if card.mode == 'zero' else 'its mean over positions'}"
+    what = {
+        "zero": "zero",
+        "mean": "its mean over positions",
+        "reference": f"its mean over “{card.source or '…'}”",
+        "resample": f"values drawn from {'its own positions' if card.source is None else f'“{card.source}”'}",
+    }[card.mode]
+    return f"Ablate {words(card.at)} to {what}"
 
 
-def _check_ablate(card: Ablate, scene: Scene, edited_later: bool) -> Iterator[str]:
-    found, value = scene.value(card.at)
-    if found != "known":
-        return
-    tensor = scene.tensor(card.at)
-    what = target_words(card.at, positions=False)
-    if tensor is None:
-        kind = type(value).__name__
-        yield f"{what} is a {kind} without a tensor: there is nothing to ablate; choose a module inside it"
-    elif card.mode == "mean" and not (tensor.is_floating_point() or tensor.is_complex()):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        yield f"{what} holds {kind} numbers, which have no mean; ablate it to zero"
-    elif card.mode == "mean" and tensor.ndim < 2:
-        yield f"{what} has shape {tuple(tensor.shape)}: no positions to take a mean over; ablate it to zero"
+def _write_scale(card: Scale, place: Place) -> str:
+    return _call("scale", card, place, number(card.factor))
 
 
-# ----
+def _words_scale(card: Scale) -> str:
+    return f"Scale {words(card.at)} by {number(card.factor)}"
 
 
-def target_words(at: Target, positions: bool = True) -> str:
-    """`transformer.h.2.mlp output · tokens 0, 3`."""
-    where = f"{at.path or 'the model'} {at.port}"
-    if not positions or at.positions is None:
-        return where
-    return f"{where} · token{'s' if len(at.positions) != 1 else ''} {', '.join(map(str, at.positions))}"
+def _write_noise(card: AddNoise, place: Place) -> str:
+    return _call("add_noise", card, place, f"std={number(card.std)}", f"seed={card.seed}")
+
+
+def _words_noise(card: AddNoise) -> str:
+    return f"Add noise of {number(card.std)} to {words(card.at)}"
+
+
+def _write_steer(card: Steer, place: Place) -> str:
+    if card.tensor is not None:
+        arguments = [f"wb.tensor({quoted(card.tensor)})"]
+    else:
+        sides = (("toward", card.toward), ("away", card.away))
+        arguments = [f"{name}={quoted(prompt)}" for name, prompt in sides if prompt is not None]
+    return _call("steer", card, place, *arguments, f"factor={number(card.factor)}")
+
+
+def _words_steer(card: Steer) -> str:
+    if card.tensor is not None:
+        toward = f"the tensor {card.tensor}"
+    else:
+        toward = "“" + (card.toward or "…") + "”" + ("" if card.away is None else f" and away from “{card.away}”")
+    return f"Steer {words(card.at)} toward {toward}, × {number(card.factor)}"
+
+
+def _write_patch(card: Patch, place: Place) -> str:
+    if card.tensor is not None:
+        return _call("patch", card, place, f"source=wb.tensor({quoted(card.tensor)})")
+    there = [] if card.source_positions is None else [f"source_positions={list(card.source_positions)}"]
+    at = card.at
+    arguments = [argument(at, place.module), f"source={quoted(card.source or '')}", *chosen(at), *there]
+    return f"wb.patch({', '.join(arguments)})"
+
+
+def _words_patch(card: Patch) -> str:
+    source = f"the tensor {card.tensor}" if card.tensor is not None else f"“{card.source or '…'}”"
+    there = "" if card.source_positions is None else f" · tokens {', '.join(map(str, card.source_positions))}"
+    return f"Patch {words(card.at)} from {source}{there}"
+
+
+# ---- code
+
+
+def _write_code(card: Code, place: Place) -> str:
+    return card.code
+
+
+def _words_code(card: Code) -> str:
+    first = next((line.strip() for line in card.code.split("\n") if line.strip()), "nothing yet")
+    return f"Code {card.where} the run: {first}" if card.where != "inside" else f"Code: {first}"
 
 
 TABLE: dict[type[Card], Kind[Any]] = {
-    Save: Kind[Save](_write_save, _words_save, _check_save, changes=False),
-    Ablate: Kind[Ablate](_write_ablate, _words_ablate, _check_ablate, changes=True),
+    Save: Kind[Save]("Save", "●", _write_save, _words_save, checks.save, changes=False),
+    Ablate: Kind[Ablate]("Ablate", "⌀", _write_ablate, _words_ablate, checks.ablate),
+    Set: Kind[Set]("Set", "=", _write_set, _words_set, checks.put),
+    Scale: Kind[Scale]("Scale", "×", _write_scale, _words_scale, checks.change),
+    AddNoise: Kind[AddNoise]("Add noise", "~", _write_noise, _words_noise, checks.change),
+    Steer: Kind[Steer]("Steer", "→", _write_steer, _words_steer, checks.steer),
+    Patch: Kind[Patch]("Patch", "⇄", _write_patch, _words_patch, checks.patch),
+    Log: Kind[Log]("Log", "¶", _write_log, _words_log, checks.log, changes=False),
+    Code: Kind[Code]("Code", "{}", _write_code, _words_code, checks.code, changes=True),
 }
