@@ -181,7 +181,10 @@ export class Bench {
     }
     if (this.treeOf !== model) {
       this.treeOf = model;
-      void this.ask('tree', { model }, ({ reply }) => this.set({ tree: new Tree(reply), treeFor: model }));
+      void this.ask('tree', { model }, ({ reply }) => {
+        performance.mark('workbench:tree');
+        this.set({ tree: new Tree(reply), treeFor: model });
+      });
     }
     if (asked.tokenizes && prompts.some(Boolean)) {
       void this.ask('tokens', { model, prompts }, ({ reply }) => this.set({ tokens: reply }));

@@ -1,1 +1,4 @@
 import './base.css';
+import './tree.css';
+import './cards.css';
+import './results.css';

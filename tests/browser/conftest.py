@@ -1,4 +1,5 @@
-"""One JupyterLab and one Chromium for all browser tests; a fresh page for each; a screenshot of what failed."""
+"""One JupyterLab and one Chromium for all browser tests; a fresh page for each, or one that several share (`desk`); a
+screenshot of what failed."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from scripts import chromium
+from tests.browser import desk as on_desk
 from tests.browser import server
 
 Report = pytest.StashKey[pytest.TestReport]()
@@ -37,29 +39,40 @@ def console() -> list[str]:
     return []
 
 
+def new_page(browser: Browser, url: str, token: str, console: list[str]) -> Page:
+    """A page of its own cookies and storage, signed in with a token."""
+    context = browser.new_context(
+        base_url=url, viewport={"width": 1680, "height": 1050}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    context.request.get(f"lab?token={token}")
+    page = context.new_page()
+    page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: console.append(str(error)))
+    return page
+
+
+def keep_what_failed(request: pytest.FixtureRequest, *pages: Page) -> None:
+    """A screenshot of each page, when the test failed."""
+    report = request.node.stash.get(Report, None)
+    if report is None or not report.passed:
+        server.RESULTS.mkdir(exist_ok=True)
+        name = re.sub(r"\W+", "-", request.node.name)
+        for number, page in enumerate(pages):
+            page.screenshot(path=server.RESULTS / f"{name}{number or ''}.png")
+
+
 @pytest.fixture
 def signed_in(browser: Browser, console: list[str], request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
-    """Makes pages of their own cookies and storage, signed in with a token; takes a screenshot when the test fails."""
+    """Makes pages, signed in with a token; takes a screenshot when the test fails."""
     pages: list[Page] = []
 
     def new(url: str, token: str) -> Page:
-        context = browser.new_context(
-            base_url=url, viewport={"width": 1680, "height": 1050}, permissions=["clipboard-read", "clipboard-write"]
-        )
-        context.request.get(f"lab?token={token}")
-        page = context.new_page()
-        page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: console.append(str(error)))
-        pages.append(page)
-        return page
+        pages.append(new_page(browser, url, token, console))
+        return pages[-1]
 
     yield new
-    report = request.node.stash.get(Report, None)
-    for number, page in enumerate(pages):
-        if report is None or not report.passed:
-            server.RESULTS.mkdir(exist_ok=True)
-            name = re.sub(r"\W+", "-", request.node.name)
-            page.screenshot(path=server.RESULTS / f"{name}{number or ''}.png")
+    keep_what_failed(request, *pages)
+    for page in pages:
         page.context.close()
 
 
@@ -67,6 +80,27 @@ def signed_in(browser: Browser, console: list[str], request: pytest.FixtureReque
 def page(signed_in: Callable[..., Page], lab: server.Lab) -> Page:
     """A page signed in to `lab`; relative addresses are the lab's."""
     return signed_in(lab.url, lab.token)
+
+
+@pytest.fixture(scope="session")
+def opened(browser: Browser, lab: server.Lab) -> Iterator[tuple[Page, list[str]]]:
+    """A page with a notebook, the demo model in its kernel, and what its console heard."""
+    heard: list[str] = []
+    page = new_page(browser, lab.url, lab.token, heard)
+    on_desk.open_demo(page, lab, "desk.ipynb")
+    yield page, heard
+    page.context.close()
+
+
+@pytest.fixture
+def desk(opened: tuple[Page, list[str]], console: list[str], request: pytest.FixtureRequest) -> Iterator[Page]:
+    """That page with nothing made yet: for tests that leave the notebook and its kernel as they are."""
+    page, heard = opened
+    heard.clear()
+    on_desk.clear(page)
+    yield page
+    console.extend(heard)
+    keep_what_failed(request, page)
 
 
 @pytest.hookimpl(wrapper=True)

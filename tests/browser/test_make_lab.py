@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
 from tests.browser import server
-from tests.browser.test_panel import EIFFEL, act, panel, run
+from tests.browser.desk import EIFFEL, act, panel, run
 
 NOTEBOOK = server.ROOT / "notebooks" / "first_look.ipynb"
 ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+/)(lab/tree/\S+)\?token=(\w+)")

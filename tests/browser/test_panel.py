@@ -4,57 +4,11 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
-from tests.browser import server
+from tests.browser.desk import EIFFEL, SOON, act, cards, open_demo, panel, row, run, shot
 from tests.browser.server import Lab
-
-SOON = 60_000  # ms: a kernel that imports torch first
-EIFFEL = "The Eiffel Tower is in the city of"
-
-
-def panel(page: Page) -> Locator:
-    return page.get_by_role("region", name="Workbench", exact=True)
-
-
-def tree(page: Page) -> Locator:
-    return panel(page).get_by_role("tree", name="Modules")
-
-
-def row(page: Page, path: str) -> Locator:
-    return tree(page).get_by_role("treeitem", name=re.compile(rf"^{re.escape(path)} · "))
-
-
-def cards(page: Page) -> Locator:
-    return panel(page).get_by_role("list", name="Interventions").get_by_role("listitem")
-
-
-def open_demo(page: Page, lab: Lab, name: str) -> None:
-    """A notebook with the demo model in its kernel, and the panel that found it."""
-    do.open_notebook(page, do.write_notebook(lab.folder, name, ""))
-    do.run_cell(page, "import workbench as wb\nmodel = wb.demo()")
-    expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)
-
-
-def act(page: Page, path: str, action: str) -> None:
-    """Find a module by the filter, point at its row, click an action on it."""
-    panel(page).get_by_role("searchbox", name="Filter modules").fill(path)
-    row(page, path).hover()
-    row(page, path).get_by_role("button", name=action).click()
-
-
-def run(page: Page) -> Locator:
-    """Press Run, and wait for the headline."""
-    panel(page).get_by_role("button", name="Run", exact=True).click()
-    status = panel(page).get_by_role("status")
-    expect(status).to_contain_text(re.compile(r"run \d+ · .* s · "), timeout=SOON)
-    return status
-
-
-def shot(page: Page, name: str) -> None:
-    server.RESULTS.mkdir(exist_ok=True)
-    page.screenshot(path=server.RESULTS / f"{name}.png")
 
 
 def _close(row: str, probability: float) -> bool:
@@ -154,8 +108,8 @@ def test_restart_second_notebook_and_busy_kernel(page: Page, lab: Lab) -> None:
     expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("again", timeout=SOON)
 
 
-def test_a_fault_stands_on_its_card_in_words(page: Page, lab: Lab) -> None:
-    open_demo(page, lab, "fault.ipynb")
+def test_a_fault_stands_on_its_card_in_words(desk: Page) -> None:
+    page = desk
     panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
     act(page, "transformer.h.0.mlp", "Ablate")
     panel(page).get_by_role("button", name="token 7 of").click()

@@ -5,6 +5,7 @@ import type { KeyboardEvent } from 'react';
 import { createPortal } from 'react-dom';
 import type { KindInfo } from '../generated/protocol';
 import type { Tree } from '../tree';
+import { Icon } from './icons';
 
 export interface Place {
   row: number;
@@ -132,7 +133,7 @@ export function Actions({ place, tree, kinds, add, close }: Props) {
         }}
       >
         <span className="wb-badge" aria-hidden>
-          ⧉
+          <Icon sign="copy" />
         </span>
         Copy path
       </button>

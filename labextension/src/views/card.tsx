@@ -10,6 +10,7 @@ import type { Fault, KindsReply, Receipt, Target } from '../generated/protocol';
 import { shapeOf } from '../tree';
 import { Choice, Part, TextInput } from './fields';
 import type { Around } from './fields';
+import { Icon } from './icons';
 
 interface Props {
   card: Card;
@@ -25,10 +26,11 @@ interface Props {
 }
 
 const MORE = ['heads', 'neurons', 'index', 'steps', 'prompt'] as const;
-type More = (typeof MORE)[number];
+type More = (typeof MORE)[number] | 'note';
 
 export function CardView({ card, kinds, around, state, faults, receipt, selected, marked, bench, drag }: Props) {
   const [grip, setGrip] = useState(false);
+  const [opened, setOpened] = useState<More[]>([]);
   const info = kinds.kinds.find(each => each.kind === card.kind);
   if (!info) {
     return null;
@@ -38,6 +40,13 @@ export function CardView({ card, kinds, around, state, faults, receipt, selected
   const warns = faults.length > errors.length || !!receipt?.warning;
   const mood = errors.length ? ' wb-faulty' : warns ? ' wb-warns' : '';
   const title = at ? at.path || 'model' : firstLine(card);
+  const words = targetFields(kinds);
+  const noting = opened.includes('note');
+  const used = (key: More) => opened.includes(key) || (key === 'note' ? card.note !== '' : at?.[key] !== null);
+  // What is not used yet is offered on the selected card.
+  const offered = !selected
+    ? []
+    : ([...(at ? MORE : []), 'note'] as More[]).filter(key => !used(key) && (key === 'note' || (at && fits(key, at, state))));
   const change = (field: string, value: unknown) =>
     bench.change(card.id, each => ({ ...each, [field]: value }) as Card, field);
   const onKeyDown = (event: KeyboardEvent) => {
@@ -111,7 +120,7 @@ export function CardView({ card, kinds, around, state, faults, receipt, selected
               bench.duplicate(card.id);
             }}
           >
-            ⧉
+            <Icon sign="copy" />
           </button>
           <button
             className="wb-icon"
@@ -122,7 +131,7 @@ export function CardView({ card, kinds, around, state, faults, receipt, selected
               bench.remove(card.id);
             }}
           >
-            ✕
+            <Icon sign="close" />
           </button>
         </span>
         <button
@@ -137,7 +146,7 @@ export function CardView({ card, kinds, around, state, faults, receipt, selected
         />
       </div>
       <div className="wb-card-body">
-        {at && <Where card={card} at={at} kinds={kinds} around={around} state={state} selected={selected} bench={bench} />}
+        {at && <Where card={card} at={at} kinds={kinds} around={around} state={state} opened={opened} bench={bench} />}
         {partsOf(info, card).map(field => (
           <Part
             key={field.key}
@@ -148,10 +157,19 @@ export function CardView({ card, kinds, around, state, faults, receipt, selected
           />
         ))}
         {card.kind === 'save' && at && <ShapeWord state={state} at={at} />}
-        {(selected || card.note) && (
+        {(noting || card.note) && (
           <span className="wb-part">
             <span className="wb-word">#</span>
-            <TextInput label="Note" value={card.note} placeholder="note" wide change={note => change('note', note)} />
+            <TextInput label="Note" value={card.note} placeholder="in words" wide change={note => change('note', note)} />
+          </span>
+        )}
+        {offered.length > 0 && (
+          <span className="wb-part wb-offers">
+            {offered.map(key => (
+              <button key={key} title={`Add: ${key === 'note' ? 'a comment' : words[key].description}`} onClick={() => setOpened([...opened, key])}>
+                +{key === 'note' ? 'note' : words[key].title.toLowerCase()}
+              </button>
+            ))}
           </span>
         )}
       </div>
@@ -173,17 +191,14 @@ interface WhereProps {
   kinds: KindsReply;
   around: Around;
   state: State;
-  selected: boolean;
+  opened: More[];
   bench: Bench;
 }
 
-/** Side, tokens, and what narrows it further; what is not used yet is offered on the selected card. */
-function Where({ card, at, kinds, around, state, selected, bench }: WhereProps) {
-  const [opened, setOpened] = useState<More[]>([]);
+/** Side, tokens, and what narrows it further. */
+function Where({ card, at, kinds, around, state, opened, bench }: WhereProps) {
   const fields = targetFields(kinds);
   const set = (part: Partial<Target>, field: string) => bench.change(card.id, each => retarget(each, part), `at ${field}`);
-  const shown = MORE.filter(key => at[key] !== null || opened.includes(key));
-  const offered = selected ? MORE.filter(key => !shown.includes(key) && fits(key, at, state)) : [];
   return (
     <>
       <span className="wb-part">
@@ -205,7 +220,7 @@ function Where({ card, at, kinds, around, state, selected, bench }: WhereProps) 
           change={positions => set({ positions: positions as number[] | null }, 'positions')}
         />
       )}
-      {shown.map(key => (
+      {MORE.filter(key => at[key] !== null || opened.includes(key)).map(key => (
         <Part
           key={key}
           field={fields[key]}
@@ -214,15 +229,6 @@ function Where({ card, at, kinds, around, state, selected, bench }: WhereProps) 
           change={value => set({ [key]: value, ...(key === 'index' && value ? { positions: null } : {}) }, key === 'prompt' ? '' : key)}
         />
       ))}
-      {offered.length > 0 && (
-        <span className="wb-part wb-offers">
-          {offered.map(key => (
-            <button key={key} title={fields[key].description} onClick={() => setOpened([...opened, key])}>
-              +{fields[key].title}
-            </button>
-          ))}
-        </span>
-      )}
     </>
   );
 }

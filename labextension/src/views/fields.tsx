@@ -20,12 +20,15 @@ interface Props {
   change(value: unknown): void;
 }
 
+/** Widgets that say themselves what they are. */
+const SILENT = new Set(['code', 'tokens', 'neurons']);
+
 /** One part: its words, then its value. */
 export function Part({ field, value, around, change }: Props) {
   const label = capital(field.title);
   return (
     <span className={`wb-part${field.widget === 'code' ? ' wb-part-wide' : ''}`} title={field.description}>
-      {field.widget !== 'code' && field.title !== 'tokens' && <span className="wb-word">{field.title}</span>}
+      {!SILENT.has(field.widget) && <span className="wb-word">{field.title}</span>}
       <Value field={field} value={value} around={around} change={change} label={label} />
     </span>
   );
@@ -239,21 +242,22 @@ interface ListProps {
 /** Positions, or neurons: typed as `0–3, −1`, with the tokens that they are beside them. */
 function ListInput({ label, value, tokens, change }: ListProps) {
   const draft = useDraft<number[] | null>(value, showList, parseList, change);
-  const noun = label === 'Tokens' ? 'tokens' : label.toLowerCase();
+  const noun = label.toLowerCase();
+  const none = noun.startsWith('its ') ? `${noun}: the same` : `all ${noun}`;
   const named = (value ?? []).slice(0, 4).map(position => tokens.at(position)?.trim() || '');
   const words = named.filter(Boolean).join(' ');
   const one = value?.length === 1 && noun.endsWith('s') ? noun.slice(0, -1) : noun;
   return (
     <>
-      <span className="wb-word">{draft.text === '' && label === 'Tokens' ? '' : value ? one : noun}</span>
+      {draft.text !== '' && <span className="wb-word">{one}</span>}
       <input
         className="wb-inline"
         aria-label={label}
         aria-invalid={draft.wrong}
         spellCheck={false}
         value={draft.text}
-        placeholder={`all ${noun}`}
-        style={{ width: `${draft.text ? Math.max(3, draft.text.length + 1) : noun.length + 5}ch` }}
+        placeholder={none}
+        style={{ width: `${draft.text ? Math.max(3, draft.text.length + 1) : none.length + 1}ch` }}
         onChange={event => draft.type(event.target.value)}
         onBlur={draft.settle}
       />

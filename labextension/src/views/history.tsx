@@ -3,6 +3,7 @@
 import { useState } from 'react';
 import type { Bench, State } from '../bench';
 import type { RunSummary } from '../generated/protocol';
+import { Icon } from './icons';
 
 export function History({ bench, state, brief = false }: { bench: Bench; state: State; brief?: boolean }) {
   const [chosen, setChosen] = useState<number[]>([]);
@@ -69,7 +70,7 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
             )}
             <span className="wb-card-tools">
               <button className="wb-icon" aria-label={`Rename run ${run.run}`} title="Rename" onClick={() => setNaming(run.run)}>
-                ✎
+                <Icon sign="rename" />
               </button>
               <button
                 className="wb-icon"
@@ -77,11 +78,11 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
                 title="Take its prompt and cards into the panel"
                 onClick={() => void bench.reopen(run.run)}
               >
-                ↩
+                <Icon sign="back" />
               </button>
               {!brief && (
                 <button className="wb-icon" aria-label={`Delete run ${run.run}`} title="Delete" onClick={() => void bench.forget(run.run)}>
-                  ✕
+                  <Icon sign="close" />
                 </button>
               )}
             </span>

@@ -21,37 +21,41 @@ export function Measured({ bench, state }: { bench: Bench; state: State }) {
       measure: metric === '' ? null : { metric: metric as Measure['metric'], answers: measure?.answers ?? [] }
     });
   return (
-    <div className="wb-line wb-measure" role="group" aria-label="Measure">
-      <span className="wb-word">measure</span>
-      <Choice label="Metric" value={measure?.metric ?? ''} choices={choices} change={choose} />
-      {measure?.answers.map(answer => (
-        <button
-          key={answer}
-          className="wb-chip"
-          aria-label={`Remove answer ${answer}`}
-          title="Remove"
-          onClick={() => bench.answer(answer)}
-        >
-          {typeof answer === 'number' ? `#${answer}` : visible(answer)} ✕
-        </button>
-      ))}
+    <div role="group" aria-label="Measure">
+      <div className="wb-line wb-measure">
+        <span className="wb-word">measure</span>
+        <Choice label="Metric" value={measure?.metric ?? ''} choices={choices} change={choose} />
+      </div>
       {measure && measure.metric !== 'kl' && (
-        <input
-          className="wb-inline"
-          aria-label="Answer token"
-          placeholder={measure.answers.length ? 'and …' : 'a token, or click one in Results'}
-          spellCheck={false}
-          value={typed}
-          style={{ width: measure.answers.length ? '8ch' : '26ch' }}
-          onChange={event => setTyped(event.target.value)}
-          onKeyDown={event => {
-            if (event.key === 'Enter' && typed) {
-              event.preventDefault();
-              bench.answer(typed);
-              setTyped('');
-            }
-          }}
-        />
+        <div className="wb-line wb-answers">
+          {measure.answers.map(answer => (
+            <button
+              key={answer}
+              className="wb-chip"
+              aria-label={`Remove answer ${answer}`}
+              title="Remove"
+              onClick={() => bench.answer(answer)}
+            >
+              {typeof answer === 'number' ? `#${answer}` : visible(answer)} ✕
+            </button>
+          ))}
+          <input
+              className="wb-inline"
+              aria-label="Answer token"
+              placeholder={measure.answers.length ? 'and …' : 'a token, or click one in Results'}
+              spellCheck={false}
+              value={typed}
+              style={{ width: measure.answers.length ? '8ch' : '26ch' }}
+              onChange={event => setTyped(event.target.value)}
+              onKeyDown={event => {
+                if (event.key === 'Enter' && typed) {
+                  event.preventDefault();
+                  bench.answer(typed);
+                  setTyped('');
+                }
+              }}
+            />
+        </div>
       )}
     </div>
   );

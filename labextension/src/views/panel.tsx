@@ -130,7 +130,8 @@ function Wrap({ name, code, insert }: { name: string; code: string; insert: Besi
 function count(parameters: number): string {
   for (const [size, unit] of [[1e9, 'B'], [1e6, 'M'], [1e3, 'k']] as const) {
     if (parameters >= size) {
-      return `${(parameters / size).toFixed(1)}${unit}`;
+      const scaled = parameters / size;
+      return `${scaled < 100 ? scaled.toFixed(1) : scaled.toFixed(0)}${unit}`;
     }
   }
   return `${parameters}`;

@@ -4,6 +4,7 @@ import type { Bench, State } from '../bench';
 import { cards, targetOf } from '../experiment';
 import type { Target, Tokens } from '../generated/protocol';
 import { NumberInput } from './fields';
+import { Icon } from './icons';
 
 export function Prompts({ bench, state }: { bench: Bench; state: State }) {
   const { experiment, tokens } = state;
@@ -50,7 +51,7 @@ export function Prompts({ bench, state }: { bench: Bench; state: State }) {
               title="Remove this prompt"
               onClick={() => bench.removePrompt(index)}
             >
-              ✕
+              <Icon sign="close" />
             </button>
           )}
         </div>
@@ -96,7 +97,7 @@ export function Prompts({ bench, state }: { bench: Bench; state: State }) {
             change={value => bench.tune({ seed: value })}
           />
           <button className="wb-icon" aria-label="Do not generate" title="Do not generate" onClick={() => bench.tune({ generate: 0 })}>
-            ✕
+            <Icon sign="close" />
           </button>
         </div>
       )}

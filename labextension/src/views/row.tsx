@@ -22,6 +22,8 @@ interface Props extends Where {
   badges: string;
   symbols: Map<string, string>;
   silent: boolean;
+  /** It passes by: nothing can be done at it yet. */
+  bare: boolean;
   turn(line: Where, open: boolean): void;
   point(line: Where): void;
   act(kind: string, line: Where): void;
@@ -34,7 +36,7 @@ const QUICK = [
 ] as const;
 
 export const Row = memo(function Row(props: Props) {
-  const { id, tree, row, fold, level, top, height, open, active, into, out, words, symbols, silent } = props;
+  const { id, tree, row, fold, level, top, height, open, active, into, out, words, symbols, silent, bare } = props;
   const { turn, point, act, more } = props;
   const line = { row, fold };
   const path = (fold ? foldPath(tree, row) : tree.path(row)) || 'model';
@@ -100,34 +102,36 @@ export const Row = memo(function Row(props: Props) {
       {silent && <span className="wb-dot" aria-hidden />}
       <span className="wb-middle">
         <span className="wb-class">{row === 0 ? cls : fold ? `${cls} ×${count}` : cls}</span>
-        <span className="wb-actions">
-          {QUICK.map(([kind, title]) => (
+        {!bare && (
+          <span className="wb-actions">
+            {QUICK.map(([kind, title]) => (
+              <button
+                key={kind}
+                tabIndex={active ? 0 : -1}
+                title={fold ? `${title} of all ${count}` : title}
+                onClick={event => {
+                  event.stopPropagation();
+                  point(line);
+                  act(kind, line);
+                }}
+              >
+                {title}
+              </button>
+            ))}
             <button
-              key={kind}
               tabIndex={active ? 0 : -1}
-              title={fold ? `${title} of all ${count}` : title}
+              aria-label="More actions"
+              aria-haspopup="true"
+              title="Set, Scale, Add noise, Steer, Patch, Log, Code …"
               onClick={event => {
                 event.stopPropagation();
-                point(line);
-                act(kind, line);
+                more(line, event.currentTarget.getBoundingClientRect());
               }}
             >
-              {title}
+              ⋯
             </button>
-          ))}
-          <button
-            tabIndex={active ? 0 : -1}
-            aria-label="More actions"
-            aria-haspopup="true"
-            title="Set, Scale, Add noise, Steer, Patch, Log, Code …"
-            onClick={event => {
-              event.stopPropagation();
-              more(line, event.currentTarget.getBoundingClientRect());
-            }}
-          >
-            ⋯
-          </button>
-        </span>
+          </span>
+        )}
       </span>
       <span className="wb-shape">
         {into && <span className="wb-into">{into} → </span>}

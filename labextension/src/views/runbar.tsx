@@ -3,6 +3,7 @@
 import { useEffect, useState } from 'react';
 import type { Bench, State } from '../bench';
 import { Measured } from './measure';
+import { Icon } from './icons';
 
 export function RunBar({ bench, state }: { bench: Bench; state: State }) {
   const { blocked, running } = bench;
@@ -35,7 +36,7 @@ export function RunBar({ bench, state }: { bench: Bench; state: State }) {
         <div role="alert" className="wb-notice">
           {state.notice}
           <button className="wb-icon" aria-label="Dismiss" onClick={() => bench.announce(null)}>
-            ✕
+            <Icon sign="close" />
           </button>
         </div>
       )}

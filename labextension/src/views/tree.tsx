@@ -53,11 +53,15 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     count: lines.length,
     getScrollElement: () => scroller.current,
     estimateSize: () => HEIGHT,
-    overscan: 8
+    overscan: 4
   });
 
   const isOpen = (line: Line): boolean =>
     query ? !!tree?.children[line.row] : !!(line.fold ? opened?.folds[line.row] : opened?.rows[line.row]);
+  const turnAll = (open: boolean) => {
+    performance.mark('workbench:tree');
+    setOpened(tree && tree.everything(open));
+  };
   const turn = useCallback((line: { row: number; fold: boolean }, open: boolean) => {
     setOpened(before => {
       if (!before) {
@@ -86,6 +90,14 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     [tree, add]
   );
 
+  // How long it takes from the kernel's answer, or from a click, until the rows are drawn: for the browser's own tools.
+  useEffect(() => {
+    if (lines.length && performance.getEntriesByName('workbench:tree').length) {
+      performance.measure('workbench:tree drawn', 'workbench:tree');
+      performance.clearMarks('workbench:tree');
+    }
+  }, [lines]);
+
   // Out of a search, the row in hand is still in sight.
   const before = useRef(query);
   useEffect(() => {
@@ -100,8 +112,10 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     before.current = query;
   });
 
-  const found = lines.findIndex(line => line.row === active.row && line.fold === active.fold);
-  const at = Math.max(0, found);
+  const at = useMemo(
+    () => Math.max(0, lines.findIndex(line => line.row === active.row && line.fold === active.fold)),
+    [lines, active]
+  );
   const go = (index: number) => {
     const to = Math.max(0, Math.min(lines.length - 1, index));
     setActive({ row: lines[to].row, fold: lines[to].fold });
@@ -192,10 +206,10 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
         </span>
         {tree && tree.length > 1 && (
           <span className="wb-links">
-            <button title="Open every module" onClick={() => setOpened(tree.everything(true))}>
+            <button title="Open every module" onClick={() => turnAll(true)}>
               expand
             </button>
-            <button title="Close every module" onClick={() => setOpened(tree.everything(false))}>
+            <button title="Close every module" onClick={() => turnAll(false)}>
               fold
             </button>
           </span>
@@ -251,9 +265,10 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
                   into={shape.into}
                   out={shape.out}
                   words={shape.words}
-                  badges={(line.fold ? foldBadges(tree, badges, line.row) : badges.get(line.row))?.join(' ') ?? ''}
+                  badges={(line.fold ? (isOpen(line) ? [] : foldBadges(tree, badges, line.row)) : badges.get(line.row))?.join(' ') ?? ''}
                   symbols={symbols}
                   silent={!line.fold && silent?.[line.row] === 1}
+                  bare={virtual.isScrolling && item.index !== at}
                   turn={turn}
                   point={point}
                   act={act}

@@ -1,0 +1,96 @@
+"""One notebook with the demo model and the panel beside it, for tests that need nothing else: opened once."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser import lab as do
+from tests.browser import server
+
+SOON = 60_000  # ms: a kernel that imports torch first
+EIFFEL = "The Eiffel Tower is in the city of"
+
+
+def panel(page: Page) -> Locator:
+    return page.get_by_role("region", name="Workbench", exact=True)
+
+
+def tree(page: Page) -> Locator:
+    return panel(page).get_by_role("tree", name="Modules")
+
+
+def row(page: Page, path: str) -> Locator:
+    return tree(page).get_by_role("treeitem", name=re.compile(rf"^{re.escape(path)} · "))
+
+
+def cards(page: Page) -> Locator:
+    return panel(page).get_by_role("list", name="Interventions").get_by_role("listitem")
+
+
+def code(page: Page) -> Locator:
+    return panel(page).get_by_role("region", name="Code")
+
+
+def results(page: Page) -> Locator:
+    return page.get_by_role("main").get_by_role("region", name="Results")
+
+
+def open_demo(page: Page, lab: server.Lab, name: str) -> None:
+    """A notebook with the demo model in its kernel, and the panel that found it."""
+    do.open_notebook(page, do.write_notebook(lab.folder, name, ""))
+    do.run_cell(page, "import workbench as wb\nmodel = wb.demo()")
+    expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)
+
+
+def search(page: Page, text: str) -> None:
+    panel(page).get_by_role("searchbox", name="Filter modules").fill(text)
+
+
+def act(page: Page, path: str, action: str) -> None:
+    """Find a module by the filter, point at its row, click an action on it, or choose one of the others."""
+    search(page, path)
+    row(page, path).hover()
+    at_once = row(page, path).get_by_role("button", name=action, exact=True)
+    if action in ("Save output", "Ablate"):
+        at_once.click()
+    else:
+        more(page, path).get_by_role("button", name=action, exact=True).click()
+
+
+def more(page: Page, path: str) -> Locator:
+    """All actions at a row."""
+    row(page, path).get_by_role("button", name="More actions").click()
+    return page.get_by_role("toolbar", name=re.compile("^Actions on "))
+
+
+def run(page: Page) -> Locator:
+    """Press Run, and wait for the headline of a run that was not there before."""
+    status = panel(page).get_by_role("status")
+    before = re.search(r"run (\d+)", status.inner_text())
+    panel(page).get_by_role("button", name="Run", exact=True).click()
+    number = r"\d+" if before is None else rf"(?!{before[1]}\b)\d+"
+    expect(status).to_contain_text(re.compile(rf"run {number} · .* s · "), timeout=SOON)
+    return status
+
+
+def clear(page: Page) -> None:
+    """Nothing made, nothing searched: the panel as it was first seen, but for its history."""
+    search(page, "")
+    for _ in range(cards(page).count()):
+        cards(page).first.focus()
+        page.keyboard.press("Delete")
+    expect(cards(page)).to_have_count(0)
+    for name in ("Do not generate", "Remove prompt 2"):
+        button = panel(page).get_by_role("button", name=name)
+        if button.count():
+            button.click()
+    panel(page).get_by_role("textbox", name="Prompt", exact=True).fill(EIFFEL)
+    panel(page).get_by_role("button", name="fold", exact=True).click()
+    expect(row(page, "lm_head")).to_contain_text("1×8×970", timeout=SOON)
+
+
+def shot(page: Page, name: str) -> None:
+    server.RESULTS.mkdir(exist_ok=True)
+    page.screenshot(path=server.RESULTS / f"{name}.png")
