@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,9 @@ os.environ["WORKBENCH_HOME"] = _HOME.name  # what is started in another process 
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a history of its own."""
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
-    yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
