@@ -1,5 +1,7 @@
-"""Python → experiment: a cell is read, never run. Calls of the public interventions with literal arguments become cards
-again; every other statement becomes a code card, word for word, with its comments.
+"""Python → experiment: a cell is read, never run.
+
+Calls of the public interventions with literal arguments become cards again; every other statement becomes a code card,
+word for word, with its comments.
 """
 
 from __future__ import annotations
