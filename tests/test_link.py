@@ -154,7 +154,7 @@ def test_errors_are_answered_in_words(page: Page) -> None:
     unknown = EXPERIMENT | {"interventions": [{"kind": "zap", "id": "a", "at": {"path": ""}}]}
     assert page.fault("code", experiment=unknown)["message"] == (
         "experiment.interventions.0: Input tag 'zap' found using 'kind' does not match any of the expected tags: "
-        "'save', 'ablate', 'set', 'scale', 'noise', 'steer', 'patch', 'log', 'code'"
+        "'save', 'ablate', 'set', 'scale', 'add_noise', 'steer', 'patch', 'log', 'code'"
     )
     page.listen(0.2)
     assert not [message for message in page.heard if message["msg_type"] in ("stream", "error")]
