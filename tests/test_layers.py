@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("envoy", "source"),),
     (("tracing",),),
     (("models",),),
-    (("interventions", "numerics"), ("lens",), ("measures",), ("store",), ("sweep",)),
+    (("interventions", "numerics"), ("lens",), ("measures",), ("store",)),
     (("experiment",),),
     (("views",),),
     (("remote",),),
