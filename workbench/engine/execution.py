@@ -16,6 +16,7 @@ from workbench.engine.batching import Cut, Rows
 from workbench.engine.frame import MISSING, Frame, Stopped
 from workbench.engine.gradients import backward
 from workbench.engine.interleaver import Interleaver
+from workbench.engine.offloaded import weight_of
 from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import NodeError, located
@@ -321,7 +322,7 @@ class Execution:
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
-        return getattr((frame.modules if root is None else root._live())[path], name)
+        return weight_of((frame.modules if root is None else root._live())[path], name)
 
     def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         made = node.op.fn(*args)
