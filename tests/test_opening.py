@@ -115,8 +115,8 @@ PLACES = dict.fromkeys(("transformer.wte", "transformer.wpe", "transformer.drop"
 
 @pytest.mark.parametrize("where", ["cpu", "offloaded", "on disk"])
 def test_weights_elsewhere(where: str, folder: Path, tmp_path: Path) -> None:
-    """accelerate keeps weights in memory or on disk until their module runs; sites, edits, gradients, parameters that are
-    read, modules that are called by hand and lenses are as ever."""
+    """accelerate keeps weights in memory or on disk until their module runs; sites, edits, gradients, parameters that
+    are read, modules that are called by hand and lenses are as ever."""
     if where == "offloaded":  # without a GPU there is no map for it: the weights come from memory for each module's run
         net: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
         accelerate.cpu_offload(net, execution_device="cpu")  # pyright: ignore[reportArgumentType]
@@ -151,6 +151,7 @@ class Rounded(nn.Module):
     """A projection whose weight is kept as 8-bit integers and a size for each output."""
 
     weight: Tensor
+    size: Tensor
 
     def __init__(self, of: nn.Linear) -> None:
         super().__init__()
@@ -178,9 +179,12 @@ def rounding() -> Iterator[type]:
 
     @auto.register_quantizer("rounded")
     class RoundedQuantizer(HfQuantizer):
-        requires_calibration = False
-        is_serializable = True
-        is_trainable = False
+        def is_serializable(self) -> bool:  # type: ignore[override]
+            return True
+
+        @property
+        def is_trainable(self) -> bool:  # type: ignore[override]
+            return False
 
         def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
             for path, each in [*model.named_modules()]:

@@ -16,7 +16,7 @@ def weight_of(module: nn.Module, name: str) -> Any:
     value = getattr(module, name)
     if not isinstance(value, Tensor) or not value.is_meta:
         return value
-    hook = getattr(module, "_hf_hook", None)
+    hook: Any = getattr(module, "_hf_hook", None)
     for each in getattr(hook, "hooks", (hook,)):
         kept = getattr(each, "weights_map", None)
         if kept is not None and name in kept:
