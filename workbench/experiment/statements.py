@@ -88,12 +88,12 @@ class Reader:
     # ---- the lines of the language
 
     def _save(self, name: str, value: ast.expr) -> Intervention | Measure | None:
-        saved = _method(value, "save")
-        if saved is None:
+        kept = _method(value, "save")
+        if kept is None:
             return None
-        if isinstance(saved, ast.Call) and self._calls(saved, "measure"):
-            return _measure(saved)
-        at = self.target(_uncloned(saved))
+        if isinstance(kept, ast.Call) and self._calls(kept, "measure"):
+            return _measure(kept)
+        at = self.target(_uncloned(kept))
         return None if at is None else Save(id="", at=at, name=name)
 
     def list_of(self, node: ast.stmt) -> str | None:

@@ -114,6 +114,15 @@ class Receipt(Frozen):
     text: str = Field(description="fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9")
 
 
+class SiteUse(Frozen):
+    """A site that a run's code was about, whoever wrote the code: what a badge in the tree says."""
+
+    path: str
+    port: str
+    saved: bool
+    changed: bool
+
+
 class RunResult(Frozen):
     """All that the Results tab shows of one run."""
 
@@ -128,6 +137,7 @@ class RunResult(Frozen):
     code: str
     prompts: tuple[PromptResult, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    sites: tuple[SiteUse, ...] = Field(default=(), description="what the code read, saved and changed")
     saved: tuple[Saved, ...]
     logs: tuple[LogLine, ...]
     fault: Fault | None

@@ -810,6 +810,10 @@ export interface RunResult {
   code: string;
   prompts: PromptResult[];
   receipts: Receipt[];
+  /**
+   * what the code read, saved and changed
+   */
+  sites: SiteUse[];
   saved: Saved[];
   logs: LogLine[];
   fault: Fault | null;
@@ -904,6 +908,18 @@ export interface Receipt {
    * fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9
    */
   text: string;
+}
+/**
+ * A site that a run's code was about, whoever wrote the code: what a badge in the tree says.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "SiteUse".
+ */
+export interface SiteUse {
+  path: string;
+  port: string;
+  saved: boolean;
+  changed: boolean;
 }
 /**
  * One saved value: what it is, and how it looks.
