@@ -32,6 +32,7 @@ from workbench.jupyter.messages import (
     DoneReply,
     Event,
     ExperimentParams,
+    ExperimentReply,
     FiredReply,
     KeepParams,
     KindsReply,
@@ -164,6 +165,10 @@ class Bench:
             words={card.id: kind_of(card).words(card) for card in experiment.interventions},
             lines=written.cards,
         )
+
+    def migrate(self, params: ExperimentParams) -> ExperimentReply:
+        """An experiment that was kept in an earlier form, in today's: reading it has brought it there."""
+        return ExperimentReply(experiment=params.experiment)
 
     def lift(self, params: LiftParams) -> LiftReply:
         found = from_python(params.text, look.models_in(self._namespace()))

@@ -165,6 +165,10 @@ class CodeParams(Frozen):
     form: Literal["with", "cell", "script"] = "with"
 
 
+class ExperimentReply(Frozen):
+    experiment: Experiment
+
+
 class RunParams(Frozen):
     run: int
 
@@ -330,6 +334,7 @@ METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "kinds": (NoParams, KindsReply),
     "tensors": (NoParams, TensorsReply),
     # the experiment and its code
+    "migrate": (ExperimentParams, ExperimentReply),
     "code": (CodeParams, CodeReply),
     "lift": (LiftParams, LiftReply),
     "run": (ExperimentParams, StartedReply),

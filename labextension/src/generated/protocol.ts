@@ -42,6 +42,10 @@ export interface Methods {
     params: NoParams;
     reply: TensorsReply;
   };
+  migrate: {
+    params: ExperimentParams;
+    reply: ExperimentReply;
+  };
   code: {
     params: CodeParams;
     reply: CodeReply;
@@ -371,11 +375,10 @@ export interface Tensor {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "CodeParams".
+ * via the `definition` "ExperimentParams".
  */
-export interface CodeParams {
+export interface ExperimentParams {
   experiment: Experiment;
-  form: 'with' | 'cell' | 'script';
 }
 /**
  * One run, written down: which model, which prompts, which interventions in which order, and what is measured.
@@ -703,6 +706,21 @@ export interface Code {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ExperimentReply".
+ */
+export interface ExperimentReply {
+  experiment: Experiment;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "CodeParams".
+ */
+export interface CodeParams {
+  experiment: Experiment;
+  form: 'with' | 'cell' | 'script';
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "CodeReply".
  */
 export interface CodeReply {
@@ -769,13 +787,6 @@ export interface LiftReply {
    * what was read, in one line: 3 cards, 1 of them code
    */
   text: string;
-}
-/**
- * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "ExperimentParams".
- */
-export interface ExperimentParams {
-  experiment: Experiment;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
