@@ -201,9 +201,10 @@ export class Bench {
     }
     if (this.treeOf !== model) {
       this.treeOf = model;
-      void this.ask('tree', { model }, ({ reply }) => {
-        performance.mark('workbench:tree');
-        this.set({ tree: new Tree(reply), treeFor: model });
+      performance.mark('workbench:tree');
+      void this.ask('tree', { model }, ({ reply, buffers }) => {
+        performance.mark('workbench:tree told');
+        this.set({ tree: new Tree(reply, buffers), treeFor: model });
       });
     }
     if (asked.tokenizes && prompts.some(Boolean)) {

@@ -138,7 +138,7 @@ class Bench:
             self._known = known
             self._emit(ModelsChanged())
 
-    def tree(self, params: ModelParams) -> TreeReply:
+    def tree(self, params: ModelParams) -> tuple[TreeReply, Buffers]:
         return tree(params.model, self._model(params.model))
 
     def tokens(self, params: PromptsParams) -> TokensReply:

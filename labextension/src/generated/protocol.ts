@@ -172,33 +172,29 @@ export interface WrapReply {
   code: string;
 }
 /**
- * All modules, parents first, in columns; a module's path is its parent's, a dot, and its name.
+ * All modules, parents first, in columns beside it; a module's path is its parent's, a dot, and its name.
+ *
+ * The first buffer holds four columns of int32, one behind the other: the parent's row (-1 for the model itself), the
+ * name's place in `words`, the class's place in `classes`, and a key that is equal for modules of the same structure.
+ * The second holds the numbers of parameters, as float64.
  *
  * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "TreeReply".
  */
 export interface TreeReply {
   /**
-   * the last part of each path; first the model's own name
+   * the model's own
    */
-  names: string[];
+  name: string;
+  rows: number;
   /**
-   * row of the parent; -1 for the model itself
+   * the last parts that paths have
    */
-  parents: number[];
+  words: string[];
   /**
    * the class names that there are
    */
   classes: string[];
-  /**
-   * each row's, in `classes`
-   */
-  cls: number[];
-  parameters: number[];
-  /**
-   * equal for modules of the same structure, which can be folded as ×32
-   */
-  keys: number[];
   /**
    * row → its standard name, such as layers[2].attn
    */
