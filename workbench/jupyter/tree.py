@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from workbench.envoy import Envoy
 from workbench.errors import InputError
 from workbench.jupyter.messages import TreeReply
 from workbench.models.base import NNsight
