@@ -430,6 +430,16 @@ def test_weights_that_were_changed_are_seen_and_the_worker_is_replaced(door: Doo
     healthy()
 
 
+def test_weights_as_running_means_of_a_norm(door: Door, tiny: Any, healthy: Any) -> None:
+    """A norm in training writes into its running means, and torch counts no version of them."""
+    norm = tiny.transformer.ln_f
+    with packed(tiny, PROMPT) as tracer:
+        hidden = tiny.transformer.h[0].output[0]
+        torch.nn.functional.batch_norm(hidden, norm.weight, norm.bias, training=True)
+    assert not door.ask(tracer.request).clean
+    healthy()
+
+
 def test_ordinary_writes_into_weights_go_to_a_copy(door: Door, tiny: Any, healthy: Any) -> None:
     with packed(tiny, PROMPT) as tracer:
         weight = tiny.lm_head.weight
