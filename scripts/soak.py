@@ -27,6 +27,7 @@ import torch
 
 import workbench as wb
 from scripts.fuzz import changed, seeds
+from scripts.schema_hooks import REQUESTS
 from tests.doors import named, packed
 from tests.serving import GPT2, Serving
 from workbench.errors import RemoteError
@@ -208,12 +209,17 @@ def memory(jobs: int = 10_000) -> bool:
 
 def schema(examples: int = 100) -> bool:
     """Schemathesis over the API as it describes itself."""
-    with server("--limit", "body=4MB") as at:
+    with server("--limit", "body=4MB", "--seconds", "10") as at:
+        requests = at.folder / "requests"
+        requests.mkdir()
+        for index, data in enumerate(seeds(named(wb.LanguageModel(GPT2, dispatch=True), GPT2))):
+            (requests / str(index)).write_bytes(data)
         answer = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{at.host}/openapi.json", "--checks",
              "not_a_server_error", "-n", str(examples), "--no-color", "--generation-database", "none",
-             "--phases", "examples,coverage,fuzzing", "--request-timeout", "20"],
+             "--request-timeout", "20"],
             capture_output=True, text=True, cwd=at.folder,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "scripts.schema_hooks", REQUESTS: str(requests)},
         )  # fmt: skip
         counts = [line.strip() for line in answer.stdout.splitlines() if "generated" in line or "Operations" in line]
         say(f"schemathesis, {examples} examples: status {answer.returncode}; {'; '.join(counts)}")

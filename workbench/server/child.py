@@ -36,6 +36,8 @@ class Child:
     ) -> None:
         self.bytes = 0
         self.models: tuple[Model, ...] = ()
+        self.functions: list[str] = []
+        self.shut: list[str] = []
         self._limits = dict(limits or {})
         self._functions = functions
         self._errors = errors
@@ -78,6 +80,8 @@ class Child:
             await self.kill()
             raise Lost(str(said.get("why", f"the worker said {said['event']!r} where it should have loaded")))
         self.models, self.bytes = tuple(models), int(said["bytes"])
+        self.functions = [str(name) for name in said.get("functions", ())]
+        self.shut = [str(words) for words in said.get("shut", ())]
         return self.bytes
 
     async def run(self, tasks: Sequence[Task], deadline: float, on_event: OnEvent) -> bool:

@@ -53,6 +53,7 @@ class Worker:
 
     def load(self, models: list[Mapping[str, Any]], limits: Mapping[str, Any], functions: str | None = None) -> None:
         """Open the models, then shut what jobs do not need."""
+        from workbench.graph.allowed import offered
         from workbench.server.guard import parameters_of
         from workbench.server.proof import Proof
         from workbench.server.sandbox import shut
@@ -68,7 +69,7 @@ class Worker:
         unlimited = limits.get("sandbox") is False  # ranks of a divided model speak to each other
         taken = [] if unlimited else shut(self._limits.memory, self._limits.result + (64 << 20))
         self._proof = Proof([model._module for model in self._models.values()])
-        self._say({"event": "loaded", "bytes": size, "shut": taken})
+        self._say({"event": "loaded", "bytes": size, "shut": taken, "functions": sorted(offered())})
 
     def run(self, jobs: list[Mapping[str, str]], deadline: float) -> None:
         """Run jobs: those that can share a forward pass together, the others one after the other. The first after
