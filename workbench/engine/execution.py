@@ -116,8 +116,8 @@ class Execution:
 
     def _whole(self, run: Callable[..., Any], *args: Any) -> Any:
         before = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(self.plan.grad)
         try:
+            torch._C._set_grad_enabled(self.plan.grad)
             return run(*args)
         except Exit as exit:
             self.exited = exit
