@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ class Generation:
         self._done: Tensor | None = None
         if getattr(config, "pad_token_id", None) is None and "pad_token_id" not in options:
             options["pad_token_id"] = padding(tokenizer)
+        self.filler: int = options.get("pad_token_id", getattr(config, "pad_token_id", 0))
 
     def run(self, inputs: dict[str, Any]) -> Any:
         """Generate for these prompts."""
@@ -100,6 +101,31 @@ class Generation:
             self._stream(texts)
         else:
             print(*texts, sep="\t", end="", flush=True)
+
+
+class Written(NamedTuple):
+    """What several generations wrote, put together: `path` is the site of it, `filler` stands behind an ended text, and
+    each prompt has `returned` texts."""
+
+    path: str
+    filler: int
+    returned: int
+
+    def evened(self, values: list[Any]) -> list[Any]:
+        """The same with tokens `(batch, position)` of one length."""
+        return [self._longer(each, max(map(_width, values))) for each in values]
+
+    def _longer(self, value: Any, width: int) -> Any:
+        missing = width - _width(value)
+        if not missing:
+            return value
+        if not isinstance(value, Tensor):
+            return type(value)(**{**value, "sequences": self._longer(value["sequences"], width)})
+        return torch.nn.functional.pad(value, (0, missing), value=self.filler)
+
+
+def _width(value: Any) -> int:
+    return (value if isinstance(value, Tensor) else value["sequences"]).shape[1]
 
 
 class _Watch:

@@ -21,7 +21,7 @@ from workbench.errors import InputError
 from workbench.models import containers  # noqa: F401  (registers how outputs and caches travel)
 from workbench.models.attention import PATTERN, eager
 from workbench.models.base import NNsight, Prepared
-from workbench.models.generation import LATER, Generation, forward_later
+from workbench.models.generation import LATER, Generation, Written, forward_later
 from workbench.models.naming import STANDARD, base_of, standard
 from workbench.models.opening import DEMO, Opening
 from workbench.models.tokens import (
@@ -264,6 +264,7 @@ class LanguageModel(NNsight):
         trace: bool = True,
         scan: bool = False,
         validate: bool = False,
+        batch_size: int | None = None,
         invoker_args: Mapping[str, Any] | None = None,
         stream: bool | Callable[[list[str]], object] = False,
         seed: int | None = None,
@@ -282,6 +283,8 @@ class LanguageModel(NNsight):
             inputs: as for `trace`; several by `tracer.invoke(...)`.
             trace: False runs at once and returns the tokens.
             scan: as for `trace`, of step 0; as are `validate` and `invoker_args`.
+            batch_size: prompts of the list that are run at once; what is saved is joined. Half as many where memory
+                runs out.
             stream: True prints the text as it comes; a function is called in each step with the new text of each row.
             seed: for sampling; the random state of the session is as before afterwards.
             remote: as for `trace`, as is `blocking`.
@@ -307,6 +310,7 @@ class LanguageModel(NNsight):
             options,
             scan=scan,
             validate=validate,
+            batch_size=batch_size,
             kind="generate",
             remote=remote,
             blocking=blocking,
@@ -322,6 +326,10 @@ class LanguageModel(NNsight):
         if hasattr(self._module, "generate") and "generator" not in self._children:
             self.__dict__["_apart"].add(GENERATOR)
             self.__dict__["generator"] = Envoy(nn.Identity(), GENERATOR, self)
+
+    def _written(self, options: dict[str, Any]) -> Written:
+        generation = Generation(self._module, self.tokenizer, options)
+        return Written(GENERATOR, generation.filler, generation.returned)
 
     def _generated(self) -> Any:
         if "generator" not in self._root.__dict__:
