@@ -323,6 +323,32 @@ def test_cancel_ends_a_run_within_one_module_call(panel: Panel) -> None:
         panel.cancel(run)
 
 
+def test_a_cancel_that_python_swallows_is_made_again(panel: Panel) -> None:
+    panel.bench.code(CodeParams(experiment=Experiment(model="model", prompts=(PROMPT,))))
+    reached: list[int] = []
+
+    class Dying:
+        """What is raised while it dies is lost."""
+
+        def __del__(self) -> None:
+            while True:
+                time.sleep(0.001)
+
+    def slowly(block: int) -> None:
+        reached.append(block)
+        Dying()
+        while len(reached) == 1:
+            time.sleep(0.001)
+
+    with at_each_block(slowly):
+        run = panel.run(hidden())
+        wait(lambda: bool(reached))
+        panel.cancel(run)
+        assert panel.result(run).state == "cancelled"
+    assert reached == [0]
+    assert hooks_left() == 0
+
+
 def test_runs_wait_for_each_other_and_can_be_cancelled_while_they_wait(panel: Panel) -> None:
     panel.bench.code(CodeParams(experiment=Experiment(model="model", prompts=(PROMPT,))))
     gate = threading.Event()

@@ -20,14 +20,14 @@ PACKAGE = ROOT / "workbench"
 # Bottom first. A floor has rooms side by side, a room is one module or several that belong together; a module imports
 # from lower floors and from its own room. On the top floor are the doors: what is opened from outside.
 FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("errors",), ("site",)),
+    (("errors",), ("site",), ("interrupt",)),
     (("graph",), ("subscript",)),
     (("recorder", "proxy", "functions"),),
     (("engine", "inside"),),
     (("envoy", "source"),),
     (("tracing",),),
     (("models",),),
-    (("interventions", "numerics"), ("lens",), ("measures",), ("store",), ("sweep",)),
+    (("interventions", "numerics"), ("lens",), ("measures",), ("store",)),
     (("experiment",),),
     (("views",),),
     (("remote",),),

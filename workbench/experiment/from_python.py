@@ -97,7 +97,11 @@ class _Lift:
     def text(self) -> Lifted:
         """Ordinary Python: what stands before the block, the block, what stands after it."""
         body = self.tree.body
-        found = [(number, node, settings) for number, node in enumerate(body) if (settings := self._opened(node))]
+        found = [
+            (number, node, settings)
+            for number, node in enumerate(body)
+            if isinstance(node, ast.With) and (settings := self._opened(node))
+        ]
         if not found:
             cards = (Code(id="card 1", code=self.source, where="before"),) if self.source.strip() else ()
             return Lifted(Experiment(model=next(iter(self.models), "model"), interventions=cards), {})

@@ -262,9 +262,10 @@ class Job:
         finally:
             watch.leave()
         apart = self.model._root.__dict__["_apart"]
-        self.kept.quiet = {
-            path for path, module in modules.items() if id(module) not in watch.called and path not in apart
-        }
+        called = {path for path, module in modules.items() if id(module) in watch.called}
+        # A list of layers is never called itself: it is quiet only if all that is in it is.
+        reached = {above for path in called for above in _upwards(path)}
+        self.kept.quiet = set(modules) - called - reached - set(apart)
 
     # ---- after
 
@@ -383,6 +384,13 @@ def _saved(value: Any) -> bool:
     if type(value) in (tuple, list):
         return bool(value) and all(map(_saved, value))
     return issubclass(type(value), Proxy) and value._node_id() in value._recorder.saved
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """The paths above a path."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _value(proxy: Any) -> Any:

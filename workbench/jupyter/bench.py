@@ -33,6 +33,7 @@ from workbench.jupyter.messages import (
     DoneReply,
     Event,
     ExperimentParams,
+    ExperimentReply,
     FiredReply,
     KeepParams,
     KindsReply,
@@ -138,7 +139,7 @@ class Bench:
             self._known = known
             self._emit(ModelsChanged())
 
-    def tree(self, params: ModelParams) -> TreeReply:
+    def tree(self, params: ModelParams) -> tuple[TreeReply, Buffers]:
         return tree(params.model, self._model(params.model))
 
     def tokens(self, params: PromptsParams) -> TokensReply:
@@ -165,6 +166,10 @@ class Bench:
             words={card.id: kind_of(card).words(card) for card in experiment.interventions},
             lines=written.cards,
         )
+
+    def migrate(self, params: ExperimentParams) -> ExperimentReply:
+        """An experiment that was kept in an earlier form, in today's: reading it has brought it there."""
+        return ExperimentReply(experiment=params.experiment)
 
     def lift(self, params: LiftParams) -> LiftReply:
         found = from_python(params.text, self._namespace())

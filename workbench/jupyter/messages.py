@@ -175,6 +175,10 @@ class CodeParams(Frozen):
     form: Literal["with", "cell", "script"] = "with"
 
 
+class ExperimentReply(Frozen):
+    experiment: Experiment
+
+
 class RunParams(Frozen):
     run: int
 
@@ -224,14 +228,17 @@ class WrapReply(Frozen):
 
 
 class TreeReply(Frozen):
-    """All modules, parents first, in columns; a module's path is its parent's, a dot, and its name."""
+    """All modules, parents first, in columns beside it; a module's path is its parent's, a dot, and its name.
 
-    names: tuple[str, ...] = Field(description="the last part of each path; first the model's own name")
-    parents: tuple[int, ...] = Field(description="row of the parent; -1 for the model itself")
+    The first buffer holds four columns of int32, one behind the other: the parent's row (-1 for the model itself), the
+    name's place in `words`, the class's place in `classes`, and a key that is equal for modules of the same structure.
+    The second holds the numbers of parameters, as float64.
+    """
+
+    name: str = Field(description="the model's own")
+    rows: int
+    words: tuple[str, ...] = Field(description="the last parts that paths have")
     classes: tuple[str, ...] = Field(description="the class names that there are")
-    cls: tuple[int, ...] = Field(description="each row's, in `classes`")
-    parameters: tuple[int, ...]
-    keys: tuple[int, ...] = Field(description="equal for modules of the same structure, which can be folded as ×32")
     standard: dict[int, str] = Field(description="row → its standard name, such as layers[2].attn")
 
 
@@ -340,6 +347,7 @@ METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "kinds": (NoParams, KindsReply),
     "tensors": (NoParams, TensorsReply),
     # the experiment and its code
+    "migrate": (ExperimentParams, ExperimentReply),
     "code": (CodeParams, CodeReply),
     "lift": (LiftParams, LiftReply),
     "run": (ExperimentParams, StartedReply),

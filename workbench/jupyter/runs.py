@@ -1,24 +1,23 @@
 """The panel's runs: one at a time on a thread of its own, the others waiting, the last ones remembered.
 
-State lives here and is touched only under the lock. A run is ended early by raising `Cancelled` in its thread: Python
-does so between two bytecodes, so within the module call that is being computed.
+State lives here and is touched only under the lock. A run is ended early by raising `Cancelled` in its thread, so
+within the module call that is being computed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import linecache
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import RLock, Thread, current_thread
-from typing import Any
 
 from workbench.errors import Cancelled, InputError
 from workbench.experiment.fault import explain
 from workbench.experiment.kinds import Experiment
 from workbench.experiment.to_python import Written
+from workbench.interrupt import Interrupt
 from workbench.jupyter.archive import Archive
 from workbench.jupyter.messages import LogLine, Purpose
 from workbench.jupyter.record import Record
@@ -41,7 +40,7 @@ class _Job:
     open: bool = False
     """It is computing, so it can be interrupted."""
     cancelled: bool = False
-    asked: float = 0.0
+    interrupt: Interrupt | None = None
     error: BaseException | None = None
 
 
@@ -137,20 +136,16 @@ class Runs:
         self.archive.delete(run)
 
     def cancel(self, run: int) -> None:
-        """End a run. Asking again asks again, should something have swallowed the first time.
-
-        Raises `InputError` when it has ended already.
-        """
+        """End a run. Raises `InputError` when it has ended already."""
         with self._lock:
             job = next((job for job in (*self._jobs, *self._cells) if job.record.run == run), None)
             if job is None:
                 state = self._records[run].state if run in self._records else "not known"
                 raise InputError(f"run {run} cannot be cancelled: it is {state}")
             job.cancelled = True
-            now = time.monotonic()
-            if job.open and job.thread is not None and now - job.asked > 1.0:
-                job.asked = now
-                _raise_in(job.thread, Cancelled)
+            if job.open and job.thread is not None and job.interrupt is None:
+                job.interrupt = Interrupt(job.thread, Cancelled)
+                job.interrupt.begin()
             waiting = job.thread is None
             if waiting:
                 self._jobs.remove(job)
@@ -196,15 +191,11 @@ class Runs:
         """Compute a run, to its end or until it is cancelled."""
         __tracebackhide__ = True
         began = time.monotonic()
-        ended = False
-        while not ended:  # a cancel that arrives between two lines below leads back here, and finds its flag set
-            try:
-                if not job.open and not job.cancelled and job.record.outcome is None and job.error is None:
-                    self._compute(job)
-                self._close(job)
-                ended = True
-            except Cancelled:
-                job.cancelled = True
+        try:
+            self._until_closed(job)
+        except Cancelled:  # on the way from one round to the next
+            job.cancelled = True
+            self._close(job)
         record = job.record
         with self._lock:
             record.seconds = time.monotonic() - began
@@ -217,6 +208,19 @@ class Runs:
                 record.state = "done"
             (self._jobs if job in self._jobs else self._cells).remove(job)
         self._finish(record)
+
+    def _until_closed(self, job: _Job) -> None:
+        """Compute. A cancel that arrives between two lines below leads back to the first, and finds its flag set."""
+        __tracebackhide__ = True
+        ended = False
+        while not ended:
+            try:
+                if not job.open and not job.cancelled and job.record.outcome is None and job.error is None:
+                    self._compute(job)
+                self._close(job)
+                ended = True
+            except Cancelled:
+                job.cancelled = True
 
     def _finish(self, record: Record) -> None:
         for each in record.tidy:
@@ -252,8 +256,8 @@ class Runs:
         """From here on the thread is not interrupted any more."""
         with self._lock:
             job.open = False
-            assert job.thread is not None
-            _raise_in(job.thread, None)
+            if job.interrupt is not None:
+                job.interrupt.end()
 
     def _forget(self) -> None:
         ended = [record for record in self._records.values() if record.state != "running"]
@@ -262,9 +266,3 @@ class Runs:
         for record in ended[: max(0, len(self._records) - REMEMBERED)]:
             del self._records[record.run]
             linecache.cache.pop(record.name, None)
-
-
-def _raise_in(thread: Thread, error: type[BaseException] | None) -> None:
-    """Raise an exception in another thread at its next bytecode; None takes back one that has not arrived yet."""
-    kind: Any = ctypes.py_object(error) if error is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), kind)

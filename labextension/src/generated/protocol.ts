@@ -42,6 +42,10 @@ export interface Methods {
     params: NoParams;
     reply: TensorsReply;
   };
+  migrate: {
+    params: ExperimentParams;
+    reply: ExperimentReply;
+  };
   code: {
     params: CodeParams;
     reply: CodeReply;
@@ -168,33 +172,29 @@ export interface WrapReply {
   code: string;
 }
 /**
- * All modules, parents first, in columns; a module's path is its parent's, a dot, and its name.
+ * All modules, parents first, in columns beside it; a module's path is its parent's, a dot, and its name.
+ *
+ * The first buffer holds four columns of int32, one behind the other: the parent's row (-1 for the model itself), the
+ * name's place in `words`, the class's place in `classes`, and a key that is equal for modules of the same structure.
+ * The second holds the numbers of parameters, as float64.
  *
  * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "TreeReply".
  */
 export interface TreeReply {
   /**
-   * the last part of each path; first the model's own name
+   * the model's own
    */
-  names: string[];
+  name: string;
+  rows: number;
   /**
-   * row of the parent; -1 for the model itself
+   * the last parts that paths have
    */
-  parents: number[];
+  words: string[];
   /**
    * the class names that there are
    */
   classes: string[];
-  /**
-   * each row's, in `classes`
-   */
-  cls: number[];
-  parameters: number[];
-  /**
-   * equal for modules of the same structure, which can be folded as ×32
-   */
-  keys: number[];
   /**
    * row → its standard name, such as layers[2].attn
    */
@@ -371,11 +371,10 @@ export interface Tensor {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "CodeParams".
+ * via the `definition` "ExperimentParams".
  */
-export interface CodeParams {
+export interface ExperimentParams {
   experiment: Experiment;
-  form: 'with' | 'cell' | 'script';
 }
 /**
  * One run, written down: which model, which prompts, which interventions in which order, and what is measured.
@@ -703,6 +702,21 @@ export interface Code {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ExperimentReply".
+ */
+export interface ExperimentReply {
+  experiment: Experiment;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "CodeParams".
+ */
+export interface CodeParams {
+  experiment: Experiment;
+  form: 'with' | 'cell' | 'script';
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "CodeReply".
  */
 export interface CodeReply {
@@ -769,13 +783,6 @@ export interface LiftReply {
    * what was read, in one line: 3 cards, 1 of them code
    */
   text: string;
-}
-/**
- * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "ExperimentParams".
- */
-export interface ExperimentParams {
-  experiment: Experiment;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
