@@ -159,8 +159,8 @@ def codes(draw: st.DrawFn, base: dict[str, Any], count: int) -> Code:
             st.sampled_from(
                 [
                     f"c{number} = model.lm_head.output[:, -1].softmax(-1).save()",
-                    "model.lm_head.output[:, 0] *= 2  # twice",
-                    'for each in (0, 1):\n    """of a\nlong text"""\n    model.lm_head.output[:, each] += each',
+                    "model.lm_head.output[:, -1] *= 2  # twice",
+                    'for each in (0, 1):\n    """of a\nlong text"""\n    model.lm_head.output[..., each] += each',
                 ]
             )
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -43,6 +43,7 @@ from workbench.experiment.verify import verify
 from workbench.proxy import values_of
 
 PROMPT = "the cat sat on"
+UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)  # each example runs a model ten times
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def of(*cards: Intervention, **settings: Any) -> Experiment:
 
 @pytest.mark.parametrize("name", MODELS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=UNSHRUNK)
 def test_each_form_gives_every_value_bit_by_bit(name: str, data: st.DataObject) -> None:
     keep_tensors()
     e, model = data.draw(experiments(name)), MODELS[name]()
