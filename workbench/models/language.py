@@ -353,6 +353,7 @@ class LanguageModel(NNsight):
             finish=generator,
             ended=generation.ended,
             stepping=base_of(module)[0],
+            divided=self._divided(args, named),
         )
 
     def _forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
