@@ -88,7 +88,9 @@ def test_models_are_found_by_name(panel: Panel) -> None:
     assert [(each.name, each.cls, each.device, each.tokenizes) for each in found.models] == [
         ("model", "GPT2LMHeadModel", "cpu", True),
         ("plain", "Linear", "cpu", False),
+        ("raw", "ReLU", "cpu", False),
     ]
+    assert [each.name for each in found.models if not each.wrapped] == ["raw"]
     assert found.models[1].parameters == 2 * 3 + 3
     assert found.models[0].parameters == gpt2().module.num_parameters()  # pyright: ignore[reportCallIssue]
     assert found.kernel == panel.bench.models().kernel != Bench(dict).models().kernel
@@ -143,7 +145,7 @@ def test_requests_by_name_and_as_data(panel: Panel) -> None:
     data, buffers = panel.bench.call("code", {"experiment": experiment})
     assert data["code"].startswith('with model.trace("the cat sat on"):\n    wb.ablate(')
     assert (data["faults"], buffers) == ([], [])
-    with pytest.raises(InputError, match="unknown request '__init__'; one of models, tree"):
+    with pytest.raises(InputError, match="unknown request '__init__'; one of models, wrap, tree"):
         panel.bench.call("__init__", {})
     assert all(callable(getattr(panel.bench, method)) for method in METHODS)
 
@@ -319,6 +321,32 @@ def test_cancel_ends_a_run_within_one_module_call(panel: Panel) -> None:
     assert panel.result(panel.run(hidden())).state == "done"
     with pytest.raises(InputError, match="run 1 cannot be cancelled: it is cancelled"):
         panel.cancel(run)
+
+
+def test_a_cancel_that_python_swallows_is_made_again(panel: Panel) -> None:
+    panel.bench.code(CodeParams(experiment=Experiment(model="model", prompts=(PROMPT,))))
+    reached: list[int] = []
+
+    class Dying:
+        """What is raised while it dies is lost."""
+
+        def __del__(self) -> None:
+            while True:
+                time.sleep(0.001)
+
+    def slowly(block: int) -> None:
+        reached.append(block)
+        Dying()
+        while len(reached) == 1:
+            time.sleep(0.001)
+
+    with at_each_block(slowly):
+        run = panel.run(hidden())
+        wait(lambda: bool(reached))
+        panel.cancel(run)
+        assert panel.result(run).state == "cancelled"
+    assert reached == [0]
+    assert hooks_left() == 0
 
 
 def test_runs_wait_for_each_other_and_can_be_cancelled_while_they_wait(panel: Panel) -> None:

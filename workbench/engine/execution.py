@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from workbench.engine.divided import Divided, Parallel, whole
 from workbench.engine.frame import MISSING, Frame, Stopped
 from workbench.engine.gradients import backward
 from workbench.engine.interleaver import Interleaver
+from workbench.engine.offloaded import weight_of
 from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import NodeError, located
@@ -35,7 +36,8 @@ class Passing:
     single invoke) and `layout` says which axes these rows lie along, `trained` gives the parameters that a user
     attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows
     whether all have come to their end, `finish` takes what came of it, and `stepping` is the module that each step
-    calls once. `divided` puts values together that lie in several processes.
+    calls once. `around` is entered for a pass that looks inside forwards, with the names of the calls it looks at.
+    `divided` puts values together that lie in several processes.
     """
 
     forward: Callable[[], Any]
@@ -46,6 +48,7 @@ class Passing:
     finish: Callable[[Any], Any] | None = None
     ended: Callable[[Rows], bool] | None = None
     stepping: str = ""
+    around: Callable[[set[str]], AbstractContextManager[None]] | None = None
     divided: Divided | None = None
 
 
@@ -118,8 +121,8 @@ class Execution:
 
     def _whole(self, run: Callable[..., Any], *args: Any) -> Any:
         before = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(self.plan.grad)
         try:
+            torch._C._set_grad_enabled(self.plan.grad)
             return run(*args)
         except Exit as exit:
             self.exited = exit
@@ -326,7 +329,7 @@ class Execution:
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
-        return whole(getattr((frame.modules if root is None else root._live())[path], name))
+        return whole(weight_of((frame.modules if root is None else root._live())[path], name))
 
     def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         made = node.op.fn(*args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ from workbench.errors import OrderError
 from workbench.graph import operations as ops
 from workbench.graph.node import Node
 from workbench.graph.source import Line, location
-from workbench.inside.forwards import original_forward, replaced
+from workbench.inside.forwards import original_forward, place, take_away
 from workbench.site import Port, Site
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Interleaver:
         self.divided = passing.divided
         self._forward = passing.forward
         self._layout = passing.layout
+        self._around = passing.around
         self._finish = passing.finish
         self._ended = passing.ended
         self._over: set[int] = set()  # invokes whose text has ended; what is computed for them is padding
@@ -94,21 +95,36 @@ class Interleaver:
             self._end()
             return result
         finally:
-            for module, before in installed:
-                if before:
-                    module._forward_pre_hooks.pop(self._key, None)
-                    module._forward_pre_hooks_with_kwargs.pop(self._key, None)
-                else:
-                    module._forward_hooks.pop(self._key, None)
+            try:
+                self._remove(installed)
+            except BaseException:  # an interrupt: once more, since none is to be left
+                self._remove(installed)
+                raise
             self.main.swapped.clear()
             self._frames.clear()
 
     def _with_replacements(self) -> Any:
-        with ExitStack() as stack:
-            for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
-                module = self.modules[path]
-                stack.enter_context(replaced(module, self._replacement(path, module)))
-            return self._forward()
+        with nullcontext() if self._around is None else self._around(self._calls_within()):
+            placed: list[tuple[nn.Module, Callable[..., Any]]] = []
+            try:
+                for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
+                    module = self.modules[path]
+                    placed.append((module, self._replacement(path, module)))
+                    place(*placed[-1])
+                return self._forward()
+            finally:
+                try:
+                    self._take_away(placed)
+                except BaseException:  # as for hooks
+                    self._take_away(placed)
+                    raise
+
+    def _calls_within(self) -> set[str]:
+        return {name for block in self._blocks for each in block.inside.values() for name, _ in each}
+
+    def _take_away(self, placed: list[tuple[nn.Module, Callable[..., Any]]]) -> None:
+        for module, forward in reversed(placed):
+            take_away(module, forward)
 
     def close(self) -> None:
         """Let go of what holds this pass, which is over."""
@@ -144,8 +160,8 @@ class Interleaver:
         installed earlier (to record hidden states) must see our edits."""
         hooks: dict[tuple[str, bool], dict[int, Calls]] = {}
         for block in self._blocks:
-            for place, calls in block.hooks.items():
-                hooks.setdefault(place, {})[block.id] = calls
+            for at, calls in block.hooks.items():
+                hooks.setdefault(at, {})[block.id] = calls
         if self._stepped:
             hooks.setdefault((self._stepping, True), {})
         for (path, before), calls in hooks.items():
@@ -161,6 +177,14 @@ class Interleaver:
                 table[self._key] = self._output_hook(path, calls)
             if len(table) > 1:
                 table.move_to_end(self._key, last=False)
+
+    def _remove(self, installed: list[tuple[nn.Module, bool]]) -> None:
+        for module, before in installed:
+            if before:
+                module._forward_pre_hooks.pop(self._key, None)
+                module._forward_pre_hooks_with_kwargs.pop(self._key, None)
+            else:
+                module._forward_hooks.pop(self._key, None)
 
     def _output_hook(self, path: str, calls: dict[int, Calls]) -> Callable[..., Any]:
         thread = get_ident()
@@ -230,8 +254,8 @@ class Interleaver:
         """What the module runs in this pass in place of its own forward."""
         places: dict[tuple[str, Port], dict[int, Calls]] = {}
         for block in self._blocks:
-            for place, calls in block.inside.get(path, {}).items():
-                places.setdefault(place, {})[block.id] = calls
+            for at, calls in block.inside.get(path, {}).items():
+                places.setdefault(at, {})[block.id] = calls
         opened = self._opened(path, module, places) if places else original_forward(module)
         skips = self.skips
 

@@ -59,7 +59,10 @@ class Replica:
             await self._fresh()
         except Lost as lost:
             return {"event": "unloadable", "why": str(lost)}
-        return {"event": "loaded", "bytes": self._child.bytes, "pid": self._child.pid, "actor": os.getpid()}
+        child = self._child
+        return {
+            "event": "loaded", "bytes": child.bytes, "pid": child.pid, "functions": child.functions, "shut": child.shut,
+        }  # fmt: skip
 
     async def _fresh(self) -> None:
         if not self._child.alive:

@@ -56,6 +56,7 @@ class Seat:
         self.bytes = 0
         self.done = 0
         self.pid: int | None = None
+        self.functions: list[str] = []
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
 
@@ -270,6 +271,9 @@ class OnRay:
                 seat.placed = said["node"]
             elif said["event"] == "loaded":
                 seat.loaded, seat.bytes, seat.pid = True, int(said["bytes"]), said.get("pid")
+                seat.functions = said.get("functions", [])
+                walls = "; ".join(said.get("shut", ())) or "no walls"
+                LOG.info("%s on %s: ready; around its jobs: %s", ", ".join(sorted(seat.keys)), seat.placed, walls)
                 if len(seat.keys) == 1:
                     self._sizes[next(iter(seat.keys))] = seat.bytes
                 self._wanted.pop(seat.keys, None)
@@ -406,6 +410,7 @@ class OnRay:
                 "done": seat.done,
                 "pid": seat.pid,
                 "node": seat.placed,
+                "functions": seat.functions,
             }
             for seat in self._seats.values()
             if seat.loaded
