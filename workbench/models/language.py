@@ -367,6 +367,7 @@ class LanguageModel(NNsight):
             finish=generator,
             ended=generation.ended,
             stepping=base_of(module)[0],
+            divided=self._divided(args, named),
             around=self._around,
         )
 

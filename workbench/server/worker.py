@@ -257,8 +257,9 @@ def _warm(model: Any) -> None:
 
 def main() -> None:
     """Serve the pipe until it closes."""
-    from workbench.server.sandbox import KEPT
+    from workbench.server.sandbox import KEPT, die_with_parent
 
+    die_with_parent()
     heard, told_to = os.dup(0), os.dup(1)
     KEPT.update((heard, told_to))
     null = os.open(os.devnull, os.O_RDONLY)
