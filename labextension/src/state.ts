@@ -62,7 +62,6 @@ export interface State extends Told {
   selected: string | null;
   form: Form;
   result: RunResult | null;
-  buffers: DataView[];
   logs: LogLine[];
   compared: Compared | null;
   /** What happened to the kernel, in words, until the next run. */
@@ -101,7 +100,6 @@ export const START: State = {
   selected: null,
   form: 'with',
   result: null,
-  buffers: [],
   logs: [],
   compared: null,
   notice: null,
