@@ -1,5 +1,7 @@
-"""Python → experiment: a cell is read, never run. Calls of the public interventions with literal arguments become cards
-again; every other statement becomes a code card, word for word, with its comments.
+"""Python → experiment: a cell is read, never run.
+
+Calls of the public interventions with literal arguments become cards again; every other statement becomes a code card,
+word for word, with its comments.
 """
 
 from __future__ import annotations
@@ -91,7 +93,11 @@ class _Lift:
     def text(self) -> Lifted:
         """Ordinary Python: what stands before the block, the block, what stands after it."""
         body = self.tree.body
-        found = [(number, node, settings) for number, node in enumerate(body) if (settings := self._opened(node))]
+        found = [
+            (number, node, settings)
+            for number, node in enumerate(body)
+            if isinstance(node, ast.With) and (settings := self._opened(node))
+        ]
         if not found:
             cards = (Code(id="card 1", code=self.source, where="before"),) if self.source.strip() else ()
             return Lifted(Experiment(model=next(iter(self.models), "model"), interventions=cards), {})

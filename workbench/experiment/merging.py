@@ -1,5 +1,6 @@
-"""Merging: the statements of several prompts, where they say the same, as one card for all of them; and the form that
-every experiment has once it was written as Python and read again.
+"""The statements of several prompts, where they say the same, as one card for all of them.
+
+And the form that every experiment has once it was written as Python and read again.
 """
 
 from __future__ import annotations

@@ -88,12 +88,12 @@ class Reader:
     # ---- the lines of the language
 
     def _save(self, name: str, value: ast.expr) -> Intervention | Measure | None:
-        value = _method(value, "save")
-        if value is None:
+        saved = _method(value, "save")
+        if saved is None:
             return None
-        if isinstance(value, ast.Call) and self._calls(value, "measure"):
-            return _measure(value)
-        at = self.target(_uncloned(value))
+        if isinstance(saved, ast.Call) and self._calls(saved, "measure"):
+            return _measure(saved)
+        at = self.target(_uncloned(saved))
         return None if at is None else Save(id="", at=at, name=name)
 
     def list_of(self, node: ast.stmt) -> str | None:
