@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.engine.values import placed
 from workbench.errors import InputError, WorkbenchError
+from workbench.experiment.kinds import Experiment, Placed
 from workbench.experiment.run import run
 from workbench.jupyter.messages import (
     Entry,
@@ -115,18 +116,43 @@ def tile(record: Record, params: TileParams) -> tuple[TileReply, list[bytes]]:
 
 
 def subject(record: Record, model: NNsight, prompt: int = 0) -> Subject:
-    """One prompt of a run as something to read from: the same code once more, with one line that reads."""
+    """One prompt of a run as something to read from: the same code once more, with one line that reads.
+
+    Of a generation it is the first step, in which the whole prompt is there.
+    """
+    experiment = first_step(record.experiment)
 
     def again(keep: Callable[[], None]) -> None:
         def watch(number: int) -> None:
             if number == prompt:
                 keep()
 
-        run(record.experiment, model, name=f"{record.name} once more", watch=watch)
+        run(experiment, model, name=f"{record.name} once more", watch=watch)
 
     text = record.experiment.prompts[prompt]
     clean = observe.subject(model, text).run if changes_anything(record.experiment) else None
     return Subject(model, record.prompts[prompt].tokens, again, clean)
+
+
+def first_step(experiment: Experiment) -> Experiment:
+    """The plain pass with which a generation begins: the cards that act in it.
+
+    Example:
+        >>> from workbench.experiment.kinds import Ablate, Target
+        >>> late = Ablate(id="a", at=Target(path="transformer.h.0", steps="1:"))
+        >>> first_step(Experiment(model="model", generate=3, interventions=(late,))).interventions
+        ()
+    """
+    if not experiment.generate:
+        return experiment
+    cards = []
+    for card in experiment.interventions:
+        if isinstance(card, Placed) and card.at.steps is not None:
+            if card.at.steps.partition(":")[0] not in ("", "0"):
+                continue
+            card = card.model_copy(update={"at": card.at.model_copy(update={"steps": None})})
+        cards.append(card)
+    return experiment.model_copy(update={"generate": 0, "interventions": tuple(cards)})
 
 
 def _whole(record: Record, model: NNsight | None, params: ViewParams) -> View:
