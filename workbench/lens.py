@@ -247,17 +247,15 @@ def attention_patterns(model: LanguageModel, prompt: Any) -> Patterns:
     """How each head of each layer attends.
 
     Args:
-        model: a language model whose attention makes patterns (`attn_implementation="eager"`).
+        model: a language model. Whatever it computes attention with, here it is "eager", which makes patterns.
         prompt: one prompt.
 
     Raises:
-        InputError: several prompts; attention that makes no patterns, with the cure.
+        InputError: several prompts; a model that never makes patterns, with the cure.
 
     Example:
         >>> import workbench as wb
-        >>> model = wb.demo("gpt2")
-        >>> model.module.set_attn_implementation("eager")
-        >>> wb.attention_patterns(model, "The Eiffel Tower").patterns.shape[2:]
+        >>> wb.attention_patterns(wb.demo("gpt2"), "The Eiffel Tower").patterns.shape[2:]
         torch.Size([3, 3])
     """
     with model.trace(prompt) as tracer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class Passing:
     single invoke) and `layout` says which axes these rows lie along, `trained` gives the parameters that a user
     attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows
     whether all have come to their end, `finish` takes what came of it, and `stepping` is the module that each step
-    calls once.
+    calls once. `around` is entered for a pass that looks inside forwards, with the names of the calls it looks at.
     """
 
     forward: Callable[[], Any]
@@ -45,6 +45,7 @@ class Passing:
     finish: Callable[[Any], Any] | None = None
     ended: Callable[[Rows], bool] | None = None
     stepping: str = ""
+    around: Callable[[set[str]], AbstractContextManager[None]] | None = None
 
 
 class Model(Protocol):

@@ -58,6 +58,7 @@ class Interleaver:
         self.skips: dict[str, Swapped] = {}  # by path of a module to leave out
         self._forward = passing.forward
         self._layout = passing.layout
+        self._around = passing.around
         self._finish = passing.finish
         self._ended = passing.ended
         self._over: set[int] = set()  # invokes whose text has ended; what is computed for them is padding
@@ -102,6 +103,9 @@ class Interleaver:
 
     def _with_replacements(self) -> Any:
         with ExitStack() as stack:
+            if self._around is not None:
+                calls = {name for block in self._blocks for each in block.inside.values() for name, _ in each}
+                stack.enter_context(self._around(calls))
             for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
                 module = self.modules[path]
                 stack.enter_context(replaced(module, self._replacement(path, module)))
