@@ -34,16 +34,18 @@ EIFFEL = "The Eiffel Tower is in the city of"
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    model: Any = wb.demo("gpt2")
-    model.module.set_attn_implementation("eager")
-    return model
+    return wb.demo("gpt2")
 
 
 def plain(model: Any) -> Any:
-    """The same pass by transformers alone."""
+    """The same pass by transformers alone, in which attention is computed step by step."""
     ids = model.tokenizer(EIFFEL, return_tensors="pt").input_ids
-    with torch.no_grad():
-        return model.module(ids, output_hidden_states=True, output_attentions=True)
+    model.module.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            return model.module(ids, output_hidden_states=True, output_attentions=True)
+    finally:
+        model.module.set_attn_implementation("sdpa")
 
 
 # ---- any array

@@ -352,7 +352,6 @@ class ViewParams(Frozen):
     across: int | None = None
     index: tuple[int, ...] = ()
     merged: Literal["mean", "largest"] = "mean"
-    eager: bool = Field(default=False, description="first make the model compute attention so that there are patterns")
 
 
 class ViewReply(Frozen):

@@ -160,8 +160,6 @@ def _whole(record: Record, model: NNsight | None, params: ViewParams) -> View:
         raise InputError(f"{record.name} was made with {record.experiment.model!r}, which is not in this kernel")
     if not 0 <= params.prompt < len(record.prompts):
         raise InputError(f"prompt {params.prompt} of {record.name}, which has {len(record.prompts)}")
-    if params.eager:
-        model.module.set_attn_implementation("eager")  # pyright: ignore[reportCallIssue]
     kind = params.kind or "residual"
     options = {name: getattr(params, name) for name in OPTIONS[kind]}
     found = observe.look(kind, subject(record, model, params.prompt), **options)

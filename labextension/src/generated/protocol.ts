@@ -1181,10 +1181,6 @@ export interface ViewParams {
   across: number | null;
   index: number[];
   merged: 'mean' | 'largest';
-  /**
-   * first make the model compute attention so that there are patterns
-   */
-  eager: boolean;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema

@@ -28,8 +28,7 @@ export const SUITS: Options = {
   down: null,
   across: null,
   index: [],
-  merged: 'mean',
-  eager: false
+  merged: 'mean'
 };
 
 /** What each kind of view is given. */

@@ -1,6 +1,7 @@
 /**
  * The colours of all pictures, chosen once: blue below zero, orange above, about a neutral that is the page's own;
- * blue alone for what has no sign. Told apart by colour-blind eyes too.
+ * blue alone for what has no sign. Told apart by colour-blind eyes too. What lies beyond the scale is marked: beyond a
+ * limit by a shade past the scale's end, an infinity by black (white in the dark), what is no number by grey.
  */
 
 type Colour = [number, number, number];
@@ -9,11 +10,31 @@ interface Theme {
   below: Colour;
   neutral: Colour;
   above: Colour;
+  /** Beyond the limits. */
+  under: Colour;
+  over: Colour;
+  infinite: Colour;
   missing: Colour;
 }
 
-const LIGHT: Theme = { below: [33, 102, 172], neutral: [255, 255, 255], above: [224, 112, 20], missing: [150, 150, 150] };
-const DARK: Theme = { below: [92, 164, 232], neutral: [30, 31, 34], above: [240, 146, 62], missing: [118, 118, 118] };
+const LIGHT: Theme = {
+  below: [33, 102, 172],
+  neutral: [255, 255, 255],
+  above: [224, 112, 20],
+  under: [13, 47, 105],
+  over: [140, 58, 0],
+  infinite: [0, 0, 0],
+  missing: [150, 150, 150]
+};
+const DARK: Theme = {
+  below: [92, 164, 232],
+  neutral: [30, 31, 34],
+  above: [240, 146, 62],
+  under: [178, 216, 255],
+  over: [255, 208, 160],
+  infinite: [255, 255, 255],
+  missing: [118, 118, 118]
+};
 
 const STEPS = 256;
 
@@ -22,6 +43,9 @@ export interface Palette {
   diverging: Uint32Array;
   sequential: Uint32Array;
   missing: number;
+  infinite: number;
+  under: number;
+  over: number;
   /** For a legend, as CSS. */
   css: { diverging: string; sequential: string };
   theme: Theme;
@@ -50,6 +74,9 @@ function made(theme: Theme, dark: boolean): Palette {
     diverging,
     sequential,
     missing: pixel(theme.missing),
+    infinite: pixel(theme.infinite),
+    under: pixel(theme.under),
+    over: pixel(theme.over),
     css: {
       diverging: `linear-gradient(to right, ${below}, ${neutral}, ${above})`,
       sequential: `linear-gradient(to right, ${neutral}, ${below})`
@@ -81,6 +108,12 @@ export const part = (value: number, limit: number): number => Math.max(-1, Math.
 export function colour(value: number, limit: number, scale: 'diverging' | 'sequential', of: Palette): number {
   if (Number.isNaN(value)) {
     return of.missing;
+  }
+  if (!Number.isFinite(value)) {
+    return of.infinite;
+  }
+  if (Math.abs(value) > limit * (1 + 1e-6)) {
+    return scale === 'diverging' && value > 0 ? of.over : of.under;
   }
   const at = part(value, limit);
   return scale === 'diverging' ? of.diverging[STEPS + Math.round(at * STEPS)] : of.sequential[Math.round(Math.abs(at) * STEPS)];

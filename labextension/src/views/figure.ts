@@ -3,7 +3,7 @@
 import type { Grid } from '../generated/protocol';
 import { colour, css, ink, isDark, palette, rgb } from './colours';
 import { paint } from './heat';
-import { brief, seen } from './numbers';
+import { brief, seen, wordOf } from './numbers';
 
 export interface Numbers {
   grid: Grid;
@@ -51,12 +51,12 @@ export function figure({ grid, numbers }: Numbers, title: string, beside: Elemen
       `<image x="${LEFT}" y="${TOP}" width="${round(wide)}" height="${round(tall)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${canvas.toDataURL()}"/>`
     );
   }
-  rows.labels.slice(0, 64).forEach((label, row) => {
-    write(LEFT - 6, TOP + (row + 0.7) * cell.tall, seen(label), 'text-anchor="end"');
+  rows.labels.slice(0, 64).forEach((_, row) => {
+    write(LEFT - 6, TOP + (row + 0.7) * cell.tall, wordOf(rows, row), 'text-anchor="end"');
   });
-  columns.labels.slice(0, 64).forEach((label, column) => {
+  columns.labels.slice(0, 64).forEach((_, column) => {
     const [x, y] = [LEFT + (column + 0.5) * cell.wide, TOP + tall + 12];
-    write(x, y, seen(label), cell.wide < 40 ? `transform="rotate(-60 ${round(x)} ${y})" text-anchor="end"` : 'text-anchor="middle"');
+    write(x, y, wordOf(columns, column), cell.wide < 40 ? `transform="rotate(-60 ${round(x)} ${y})" text-anchor="end"` : 'text-anchor="middle"');
   });
   const y = TOP + tall + BELOW - 20;
   const [below, neutral, above] = [colours.theme.below, colours.theme.neutral, colours.theme.above].map(css);

@@ -9,7 +9,7 @@ import type { KeyboardEvent, PointerEvent, ReactNode } from 'react';
 import type { Grid } from '../generated/protocol';
 import { colour, ink, isDark, palette, rgb } from './colours';
 import type { Palette } from './colours';
-import { brief, exact, placeOf, seen } from './numbers';
+import { brief, exact, placeOf, seen, wordOf } from './numbers';
 
 export interface Cell {
   row: number;
@@ -28,17 +28,17 @@ interface Props {
   /** More on a cell, after its number. */
   more?(cell: Cell): string;
   square?: boolean;
-  tall?: number;
-  legend?: boolean;
   children?: ReactNode;
 }
 
-const ROW = 20;
+const ROW = 20; // px of a row, as long as there are few
 const TALL = 420; // px that many rows share
-const WIDE = 560; // px that a picture of few columns is given
+const SIDE = 28; // px of a cell of a square picture, as long as there are few
+const LINE = 13; // px of a line of labels
+const LETTER = 7; // px of a letter in a cell
 
 export function Heat(props: Props) {
-  const { grid, numbers, label, pinned, pin, hover, more, square, tall = TALL, legend = true } = props;
+  const { grid, numbers, label, pinned, pin, hover, more, square } = props;
   const { rows, columns } = grid;
   const host = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -52,9 +52,11 @@ export function Heat(props: Props) {
     }
   }, [grid, numbers, colours]);
 
-  const height = square ? undefined : rows.size <= 24 ? ROW * rows.size : Math.min(tall, Math.max(240, rows.size));
-  const width = square ? `min(100%, ${WIDE - 160}px)` : texts ? `max(100%, ${columns.size * 44}px)` : '100%';
-  const limit = texts ? columns.size * 88 : columns.size <= 12 && !square ? columns.size * 72 : undefined;
+  const side = Math.min(TALL, Math.max(96, SIDE * Math.max(rows.size, columns.size)));
+  const height = square ? side : rows.size <= 24 ? ROW * rows.size : Math.min(TALL, Math.max(240, rows.size));
+  const word = useMemo(() => Math.min(112, Math.max(44, 8 + LETTER * longest(grid.texts))), [grid.texts]);
+  const width = square ? `${side}px` : texts ? `max(100%, ${columns.size * word}px)` : '100%';
+  const limit = texts ? columns.size * Math.max(88, word) : columns.size <= 12 && !square ? columns.size * 72 : undefined;
 
   const cellAt = (event: PointerEvent): Cell => {
     const box = event.currentTarget.getBoundingClientRect();
@@ -87,9 +89,9 @@ export function Heat(props: Props) {
   const told = under ?? (pinned?.row !== undefined && pinned.column !== undefined ? (pinned as Cell) : null);
   return (
     <div className="wb-heat" ref={host}>
-      <Labels axis={grid.rows} at={told?.row ?? pinned?.row} />
+      <Labels axis={grid.rows} height={height} at={told?.row ?? pinned?.row} />
       <div className="wb-cells" tabIndex={texts ? 0 : undefined}>
-        <div className="wb-plot" style={{ height, width, maxWidth: limit, aspectRatio: square ? '1' : undefined }}>
+        <div className="wb-plot" style={{ height, width, maxWidth: limit }}>
           <canvas
             ref={canvas}
             className={pin ? 'wb-pointed' : undefined}
@@ -111,10 +113,10 @@ export function Heat(props: Props) {
         </div>
         <ColumnLabels grid={grid} width={width} limit={limit} at={told?.column ?? pinned?.column} />
       </div>
+      {colours && <Legend grid={grid} colours={colours} />}
       <p className="wb-readout" role="status">
         {told ? `${reading(grid, numbers, told)}${more ? ` ${more(told)}` : ''}` : ''}
       </p>
-      {legend && colours && <Legend grid={grid} colours={colours} />}
     </div>
   );
 }
@@ -128,15 +130,23 @@ export function reading(grid: Grid, numbers: Float32Array, { row, column }: Cell
   return [...places.filter(Boolean), word === undefined ? '' : seen(word), `${exact(value)}${many}`].filter(Boolean).join(' · ');
 }
 
-function Labels({ axis, at }: { axis: Grid['rows']; at: number | undefined }) {
+/** Each word beside the middle of its row; of many rows, as many words as there is room for. */
+function Labels({ axis, height, at }: { axis: Grid['rows']; height: number; at: number | undefined }) {
   const words = useMemo(() => wordsOf(axis), [axis]);
+  const every = Math.ceil((LINE * axis.size) / height);
+  if (!axis.name) {
+    return null;
+  }
   return (
-    <ol className={`wb-rowlabels${words.length > 24 ? ' wb-tight' : ''}`} aria-hidden>
-      {words.map((word, index) => (
-        <li key={index} className={index === at ? 'wb-here' : undefined}>
-          {word}
-        </li>
-      ))}
+    <ol className="wb-rowlabels" aria-hidden style={{ height }}>
+      {words.map((word, row) =>
+        row % every === 0 || row === at ? (
+          <li key={row} className={row === at ? 'wb-here' : undefined} style={{ top: (height * (row + 0.5)) / axis.size }}>
+            {word}
+          </li>
+        ) : null
+      )}
+      <li className="wb-widest">{words.reduce((a, b) => (b.length > a.length ? b : a), '')}</li>
     </ol>
   );
 }
@@ -166,19 +176,13 @@ function ColumnLabels({ grid, width, limit, at }: { grid: Grid; width: string; l
 
 const endOf = (axis: Grid['rows']): number => Math.min(axis.length, axis.start + axis.size * axis.step) - 1;
 
-/** At most some sixty words for an axis, each where it belongs; the others are empty. */
-function wordsOf(axis: Grid['rows']): string[] {
-  const every = Math.ceil(axis.size / 24);
-  if (!axis.name) {
-    return [];
-  }
-  return Array.from({ length: axis.size }, (_, cell) => {
-    if (axis.labels.length && axis.size <= 64) {
-      return seen(axis.labels[cell] ?? '');
-    }
-    return cell % every === 0 && axis.size <= 512 ? `${axis.start + cell * axis.step}` : '';
-  }).filter((word, cell) => axis.size <= 64 || word !== '' || cell % every === 0);
-}
+/** A word for each cell of an axis. */
+const wordsOf = (axis: Grid['rows']): string[] =>
+  Array.from({ length: axis.size }, (_, cell) =>
+    axis.labels.length ? wordOf(axis, cell) : `${axis.start + cell * axis.step}`
+  );
+
+const longest = (words: string[]): number => words.reduce((most, word) => Math.max(most, word.length), 0);
 
 /** A frame about a cell, or along a whole row or column where only one of both is known. */
 function Mark({ grid, cell, kind }: { grid: Grid; cell: Partial<Cell> | null; kind: string }) {
@@ -223,11 +227,13 @@ function Words({ grid, numbers, colours }: { grid: Grid; numbers: Float32Array; 
 
 export function Legend({ grid, colours }: { grid: Grid; colours: Palette }) {
   const { limit, scale, clipped, nan, infinite, unit } = grid;
-  const outside = [
-    clipped ? `${clipped.toLocaleString('en')} clipped` : '',
-    nan ? `${nan.toLocaleString('en')} NaN` : '',
-    infinite ? `${infinite.toLocaleString('en')} Inf` : ''
-  ].filter(Boolean);
+  const { under, over, missing, infinite: endless } = colours;
+  const beyond = scale === 'diverging' ? [under, over] : [under];
+  const outside: [string, number, string, number[]][] = [
+    ['clipped', clipped, 'beyond the ends of the scale', beyond],
+    ['NaN', nan, 'not a number', [missing]],
+    ['Inf', infinite, 'infinite', [endless]]
+  ];
   return (
     <div className="wb-legend">
       <span>{scale === 'diverging' ? brief(-limit) : '0'}</span>
@@ -236,17 +242,21 @@ export function Legend({ grid, colours }: { grid: Grid; colours: Palette }) {
         {scale === 'diverging' ? `+${brief(limit)}` : brief(limit)}
         {unit ? ` ${unit}` : ''}
       </span>
-      {outside.length > 0 && (
-        <span className="wb-outside">
-          {nan > 0 && <i className="wb-missing" style={{ background: rgb(colours.missing) }} />}
-          {outside.join(' · ')}
-        </span>
-      )}
+      {outside
+        .filter(([, count]) => count > 0)
+        .map(([name, count, words, marks]) => (
+          <span key={name} className="wb-outside" title={words}>
+            {marks.map(mark => (
+              <i key={mark} style={{ background: rgb(mark) }} />
+            ))}
+            {count.toLocaleString('en')} {name}
+          </span>
+        ))}
     </div>
   );
 }
 
-/** One pixel a cell; what is right of the diagonal stays clear where it does not exist; Inf is marked by its corner. */
+/** One pixel a cell; what is right of the diagonal stays clear where it does not exist. */
 export function paint(canvas: HTMLCanvasElement, grid: Grid, numbers: Float32Array, colours: Palette): void {
   const context = canvas.getContext('2d');
   if (!context) {

@@ -52,6 +52,13 @@ export function brief(value: number): string {
   return text.replace('-', '−');
 }
 
+/** Axes whose words are tokens; those of others are names. */
+const OF_TOKENS = new Set(['position', 'query', 'key']);
+
+/** A cell's word: a token with its spaces to be seen, or a name as it is. */
+export const wordOf = (axis: Axis, cell: number): string =>
+  OF_TOKENS.has(axis.name) ? seen(axis.labels[cell] ?? '') : (axis.labels[cell] ?? '');
+
 /** What a cell is along one side: `position 7 ␣of`, `feature 12–15`. */
 export function placeOf(axis: Axis, cell: number): string {
   const from = axis.start + cell * axis.step;

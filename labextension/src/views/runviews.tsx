@@ -130,11 +130,6 @@ function One({ run, prompt, request, selection, entry }: OneProps) {
     return (
       <section className="wb-view" role="region" aria-label={entry.title}>
         <p className="wb-note">{trouble}</p>
-        {trouble.includes('attn_implementation') && (
-          <button className="wb-button" onClick={() => change({ eager: true })}>
-            Use eager attention
-          </button>
-        )}
       </section>
     );
   }
