@@ -1,10 +1,9 @@
 /** All that a run has to look at: each entry asks for its view when it is opened, and again when something is chosen. */
 
-import { useCallback, useEffect, useRef, useState } from 'react';
-import type { Entry, RunResult, ViewReply } from '../generated/protocol';
-import { Disconnected } from '../transport';
-import { SUITS } from './asking';
-import type { Change, Options, Request } from './asking';
+import { useEffect, useState } from 'react';
+import type { Entry, RunResult } from '../generated/protocol';
+import type { Request } from './asking';
+import { useLive } from './live';
 import { seen } from './numbers';
 import type { Selection } from './selection';
 import { View } from './view';
@@ -95,36 +94,9 @@ function Folded(props: OneProps) {
   );
 }
 
-interface Got {
-  view: ViewReply['view'];
-  buffers: DataView[];
-}
-
 function One({ run, prompt, request, selection, entry }: OneProps) {
-  const [got, setGot] = useState<Got | null>(null);
-  const [trouble, setTrouble] = useState<string | null>(null);
-  const number = useRef(0);
-  const last = useRef<Options>({ ...SUITS, prompt, kind: entry.kind });
-  const change = useCallback(
-    (change: Change) => {
-      const mine = ++number.current;
-      const other = change.kind && change.kind !== last.current.kind; // another kind has other choices
-      last.current = { ...(other ? { ...SUITS, prompt } : last.current), ...change };
-      request('view', { run, name: entry.name, part: entry.part, ...last.current })
-        .then(({ reply, buffers }) => {
-          if (mine === number.current) {
-            setGot({ view: reply.view, buffers });
-            setTrouble(null);
-          }
-        })
-        .catch(error => {
-          if (mine === number.current && !(error instanceof Disconnected)) {
-            setTrouble(error instanceof Error ? error.message : String(error));
-          }
-        });
-    },
-    [run, prompt, request, entry]
-  );
+  const of = { run, name: entry.name, part: entry.part ?? 0 };
+  const { got, trouble, change } = useLive(request, of, { prompt, kind: entry.kind });
   useEffect(() => change({}), [change]);
   if (trouble !== null) {
     return (
@@ -136,6 +108,5 @@ function One({ run, prompt, request, selection, entry }: OneProps) {
   if (!got) {
     return <section className="wb-view wb-waiting" role="region" aria-label={entry.title} aria-busy />;
   }
-  const of = { run, name: entry.name, part: entry.part ?? 0 };
-  return <View header={got.view} buffers={got.buffers} {...{ selection, change, request, of }} />;
+  return <View header={got.header} buffers={got.buffers} {...{ selection, change, request, of }} />;
 }
