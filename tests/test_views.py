@@ -21,6 +21,7 @@ SUMMARIES = {
     "(1, 2) int64 · min -3 · max 511": torch.tensor([[511, -3]]),
     "(3,) bool · 2 of 3 true": torch.tensor([True, False, True]),
     "(1,) complex64 · mean magnitude 5": torch.tensor([3 + 4j]),
+    "(65536, 65536) float32 · 4,294,967,296 numbers": torch.zeros(1).expand(1 << 16, 1 << 16),
     "(0, 3) float32 · empty": torch.zeros(0, 3),
     "(2,) float32 · on the meta device": torch.zeros(2, device="meta"),
     "(2, 2) float32 · sparse_coo": torch.eye(2).to_sparse(),

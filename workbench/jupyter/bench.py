@@ -101,10 +101,21 @@ class Bench:
     ) -> None:
         self.kernel = uuid.uuid4().hex
         self._namespace = namespace
-        self._emit = emit
-        self.work = Work(emit)
+        self._given = emit
+        self._listening: list[Callable[[Event], None]] = []
+        self.work = Work(self._emit)
         self.runs_made = Runs(self._changed, lambda: Archive(store()), self._ended)
         self._known: object = None
+
+    def listen(self, hear: Callable[[Event], None]) -> Callable[[], None]:
+        """Give each event also to `hear`; what comes back ends it."""
+        self._listening.append(hear)
+        return lambda: self._listening.remove(hear) if hear in self._listening else None
+
+    def _emit(self, event: Event) -> None:
+        self._given(event)
+        for hear in list(self._listening):
+            hear(event)
 
     def call(self, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Buffers]:
         """Answer a request by name: the result as JSON data, and its buffers."""

@@ -88,6 +88,10 @@ class Link:
                 self._bench = Bench(lambda: self._shell.user_ns, self._emit)
             return self._bench
 
+    def variables(self) -> Mapping[str, Any]:
+        """The user's."""
+        return self._shell.user_ns
+
     # ---- requests
 
     def open_rpc(self, comm: Any, message: Mapping[str, Any]) -> None:

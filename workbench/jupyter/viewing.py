@@ -91,7 +91,8 @@ def look(record: Record, model: NNsight | None, params: ViewParams) -> View:
     Raises:
         InputError: the value is no longer held, or cannot be shown so, with the reason.
     """
-    return _value(record, model, params) if params.name else _whole(record, model, params)
+    found = _value(record, model, params) if params.name else _whole(record, model, params)
+    return View(found.header, found.buffers, params.model_dump(mode="json"))
 
 
 def tile(record: Record, params: TileParams) -> tuple[TileReply, list[bytes]]:

@@ -27,7 +27,7 @@ from workbench.views.header import (
 )
 from workbench.views.view import MIME, VERSION, View
 
-SCRIPT = Path(__file__).parent / "static" / "workbench.js"
+SCRIPT = Path(__file__).parent / "static" / "page.js"
 """What draws views in a page that is not JupyterLab; built with the panel."""
 
 _carrier: tuple[Any, Any] | None = None  # the request and the cell whose output has the script

@@ -12,6 +12,8 @@ from torch import Tensor
 _LONGEST = 200
 MANY = 1 << 20
 """Numbers of which mean and deviation are worked out in their own precision, in one go."""
+TOO_MANY = 1 << 28
+"""Numbers of which no statistics are worked out: it would read them all."""
 
 
 def summary(value: Any) -> str:
@@ -45,6 +47,8 @@ def _statistics(value: Tensor) -> str:
     value = value.detach()
     if not value.numel():
         return "empty"
+    if value.numel() > TOO_MANY:
+        return f"{value.numel():,} numbers"
     if value.is_meta or value.layout is not torch.strided or value.is_quantized:
         return "on the meta device" if value.is_meta else str(value.layout).removeprefix("torch.")
     if value.dtype is torch.bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 MIME = "application/vnd.workbench.view+json"
 VERSION = 1
 
-Shown = Callable[["list[View]", str], Mapping[str, Any]]
-"""Gives what a cell shows of some views, by MIME type, with a headline above them."""
-
 
 @dataclass(frozen=True)
 class View:
-    """Something to look at. `header` says what it is; `buffers` are the numbers its grids point to.
+    """Something to look at. `header` says what it is; `buffers` are the numbers its grids point to; `params` are of the
+    request that gives it again, for a view of a run.
 
     In a cell it shows itself; `to_dataframe()` gives its numbers as a table, one row a cell of the picture.
     """
 
     header: AnyView
     buffers: tuple[bytes, ...] = field(repr=False)
+    params: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def numbers(self, grid: Grid) -> np.ndarray[Any, Any]:
         """A grid's numbers, `(sheet, row, column)`."""
@@ -56,6 +55,7 @@ class View:
         return {
             "header": self.header.model_dump(mode="json"),
             "buffers": [base64.b64encode(part).decode() for part in self.buffers],
+            "params": self.params,
         }
 
     def __repr__(self) -> str:
@@ -67,3 +67,9 @@ class View:
         from workbench.views.notebook import shown
 
         return shown([self])
+
+    def _display_(self) -> Any:
+        """What marimo shows: a widget, since it runs no program that stands in HTML."""
+        from workbench.jupyter.widget import of_views
+
+        return of_views([self])

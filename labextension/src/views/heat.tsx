@@ -111,7 +111,7 @@ export function Heat(props: Props) {
           <Mark grid={grid} cell={under} kind="wb-under" />
           {props.children}
         </div>
-        <ColumnLabels grid={grid} width={width} limit={limit} at={told?.column ?? pinned?.column} />
+        <ColumnLabels grid={grid} width={width} limit={limit} room={square ? side / columns.size : null} at={told?.column ?? pinned?.column} />
       </div>
       {colours && <Legend grid={grid} colours={colours} />}
       <p className="wb-readout" role="status">
@@ -151,7 +151,16 @@ function Labels({ axis, height, at }: { axis: Grid['rows']; height: number; at: 
   );
 }
 
-function ColumnLabels({ grid, width, limit, at }: { grid: Grid; width: string; limit: number | undefined; at?: number }) {
+interface Columns {
+  grid: Grid;
+  width: string;
+  limit: number | undefined;
+  /** px of a column, where that is known. */
+  room: number | null;
+  at?: number;
+}
+
+function ColumnLabels({ grid, width, limit, room, at }: Columns) {
   const words = useMemo(() => wordsOf(grid.columns), [grid.columns]);
   if (!grid.columns.labels.length && !grid.columns.name) {
     return null;
@@ -159,9 +168,10 @@ function ColumnLabels({ grid, width, limit, at }: { grid: Grid; width: string; l
   if (!grid.columns.labels.length || words.length > 64) {
     return <div className="wb-axis">{`${grid.columns.name} ${grid.columns.start}–${endOf(grid.columns)} →`}</div>;
   }
+  const upright = room === null ? words.length > 12 && !grid.texts.length : LETTER * longest(words) > room;
   return (
     <ol
-      className={`wb-columnlabels${words.length > 12 && !grid.texts.length ? ' wb-upright' : ''}`}
+      className={`wb-columnlabels${upright ? ' wb-upright' : ''}`}
       style={{ width, maxWidth: limit }}
       aria-hidden
     >

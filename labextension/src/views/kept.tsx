@@ -1,6 +1,6 @@
 /** Kept: views as they stand in a notebook, to be looked at without a kernel; and to be changed, where one answers. */
 
-import { useMemo, useRef, useState } from 'react';
+import { useEffect, useMemo, useRef, useState } from 'react';
 import type { ViewParams } from '../generated/protocol';
 import type { Request } from './asking';
 import type { Header } from './frame';
@@ -32,6 +32,9 @@ interface Props {
 export function KeptViews({ kept, request, keep }: Props) {
   const [selection] = useState(() => new Selection());
   const now = useRef(kept);
+  useEffect(() => {
+    now.current = kept;
+  }, [kept]);
   const settled = (at: number) => (got: Got) => {
     const views = now.current.views.map((each, index) => (index === at ? packed(got) : each));
     now.current = { ...now.current, views };

@@ -1,6 +1,6 @@
 /** Live: one view as it is now, and the same view with something chosen otherwise, for as long as somebody answers. */
 
-import { useCallback, useRef, useState } from 'react';
+import { useCallback, useEffect, useRef, useState } from 'react';
 import type { ViewParams } from '../generated/protocol';
 import { Disconnected } from '../transport';
 import { SUITS } from './asking';
@@ -20,6 +20,9 @@ export interface Live {
   change(change: Change): void;
 }
 
+/** Once the next picture is on the screen. */
+const painted = (act: () => void) => requestAnimationFrame(() => window.setTimeout(act));
+
 /** `settled` is told of each view that came. */
 export function useLive(
   request: Request | undefined,
@@ -29,6 +32,7 @@ export function useLive(
   settled?: (got: Got) => void
 ): Live {
   const [got, setGot] = useState<Got | null>(given);
+  useEffect(() => setGot(given), [given]);
   const [trouble, setTrouble] = useState<string | null>(null);
   const number = useRef(0);
   const last = useRef<Options>({ ...SUITS, ...first });
@@ -41,6 +45,7 @@ export function useLive(
         return;
       }
       const mine = ++number.current;
+      const asked = performance.now();
       const other = change.kind && change.kind !== last.current.kind; // another kind has other choices
       last.current = { ...(other ? { ...SUITS, prompt: last.current.prompt } : last.current), ...change };
       const params: ViewParams = { run, name, part, ...last.current };
@@ -50,6 +55,7 @@ export function useLive(
             const found = { header: reply.view, buffers, params };
             setGot(found);
             setTrouble(null);
+            painted(() => performance.measure('workbench:view', { start: asked, detail: found.header.title }));
             told.current?.(found);
           }
         })

@@ -4,6 +4,7 @@
  */
 
 import { createRoot } from 'react-dom/client';
+import type { Root } from 'react-dom/client';
 import type { ReactNode } from 'react';
 import base from '../../style/base.css';
 import cards from '../../style/cards.css';
@@ -12,6 +13,8 @@ import modules from '../../style/tree.css';
 import views from '../../style/views.css';
 import widget from '../../style/widget.css';
 import { Bench } from '../bench';
+import { empty } from '../experiment';
+import type { Request } from '../views/asking';
 import { isDark } from '../views/colours';
 import { KeptViews, MIME } from '../views/kept';
 import type { Kept } from '../views/kept';
@@ -19,12 +22,12 @@ import { App } from './app';
 import { WidgetTransport } from './transport';
 import type { Model } from './transport';
 
-/** Draw into an element; gives what takes it away. */
-function mount(host: HTMLElement, what: ReactNode): () => void {
+/** Draw into an element, in our style. */
+function mount(host: HTMLElement, what: ReactNode): Root {
   styled(host);
   const root = createRoot(host);
   root.render(what);
-  return () => root.unmount();
+  return root;
 }
 
 /** Our style once in whatever tree the element stands in, and colours where the page has none of Jupyter's. */
@@ -49,18 +52,22 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const content = model.get('kept') as Kept | null;
   if (content) {
     const line = new WidgetTransport(model, () => undefined);
-    const away = mount(el, <KeptViews kept={content} request={(method, params) => line.request(method, params)} />);
+    const request: Request = (method, params) => line.request(method, params);
+    const shown = mount(el, <KeptViews kept={content} request={request} />);
+    const again = () => shown.render(<KeptViews kept={model.get('kept') as Kept} request={request} />);
+    model.on('change:kept', again);
     return () => {
-      away();
+      model.off('change:kept', again);
+      shown.unmount();
       line.dispose();
     };
   }
   const bench = new Bench({ keep: () => undefined, ran: () => undefined });
-  bench.open('');
+  bench.open('', { ...empty(), model: String(model.get('chosen') ?? '') });
   void bench.attach(new WidgetTransport(model, events => bench.heard(events)));
-  const away = mount(el, <App bench={bench} />);
+  const shown = mount(el, <App bench={bench} />);
   return () => {
-    away();
+    shown.unmount();
     bench.dispose();
   };
 }
