@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def receipts(*cards: Intervention, **settings: Any) -> dict[str, Receipt]:
 
 def values(path: str, prompt: str = PROMPT, port: str = "output") -> torch.Tensor:
     """A module's value in the bare model."""
-    found: list[torch.Tensor] = []
+    found: list[Any] = []
     module = gpt2().module.get_submodule(path)
     handle = (
         module.register_forward_hook(lambda m, a, out: found.append(out[0] if isinstance(out, tuple) else out))
@@ -222,6 +222,6 @@ def test_nothing_is_run_to_find_a_fault(kind: type[Placed]) -> None:
     module = gpt2().module
     handle = module.get_submodule("transformer.h.0").register_forward_pre_hook(lambda *a: called.append(a))
     needed: dict[Any, dict[str, Any]] = {Save: {"name": "x"}, Patch: {"source": PROMPT}, Steer: {"toward": OTHER}}
-    assert faults(kind(**at(), **needed.get(kind, {}))) == []
+    assert faults(cast("Any", kind)(**at(), **needed.get(kind, {}))) == []
     handle.remove()
     assert called == []

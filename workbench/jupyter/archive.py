@@ -60,10 +60,7 @@ class Archive:
                 tensor = first_tensor(value)
                 if tensor is not None and tensor.numel() * tensor.element_size() <= LARGEST and _plain(tensor):
                     self.store.keep(record.key(name), tensor, of_run=True)
-        bare = tuple(each.model_copy(update={"view": None}) for each in result.saved)
-        kept = Kept(
-            result=result.model_copy(update={"saved": bare}), quiet=record.quiet, environment=record.environment
-        )
+        kept = Kept(result=result, quiet=record.quiet, environment=record.environment)
         write_whole(self._path(record.run), kept.model_dump_json().encode())
 
     def delete(self, run: int) -> None:
