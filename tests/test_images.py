@@ -56,6 +56,10 @@ def reading(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def close(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def logits_of(model: Any, *inputs: Any, **options: Any) -> Any:
     with model.trace(*inputs, **options):
         logits = model.output.logits.save()
@@ -70,9 +74,9 @@ def test_an_image_by_itself(seeing: Path) -> None:
         plain = family("vit")[0](pixel_values=pixels).logits
     forms = [images, tuple(images), [np.asarray(each) for each in images], pixels, {"pixel_values": pixels}]
     for form in forms:
-        torch.testing.assert_close(logits_of(model, form), plain)
+        close(logits_of(model, form), plain)
     for form in (images[1], np.asarray(images[1]), pixels[1]):
-        torch.testing.assert_close(logits_of(model, form), plain[1:2])
+        close(logits_of(model, form), plain[1:2])
     assert model.tokenizer is None
     assert model.scanned(images).shape("") == (3, 2)
     with model.trace() as tracer:
@@ -81,7 +85,7 @@ def test_an_image_by_itself(seeing: Path) -> None:
             changed = model.output.logits.save()
         with tracer.invoke(images[1:]):
             rest = model.output.logits.save()
-    torch.testing.assert_close(rest.value, plain[1:])
+    close(rest.value, plain[1:])
     assert not torch.allclose(changed.value, plain[:1])
 
 
@@ -93,18 +97,18 @@ def test_images_with_a_text_and_in_a_chat(reading: Path) -> None:
     inputs = processor(text=text, images=first, return_tensors="pt")
     with torch.no_grad():
         plain = family("llava")[0](**inputs).logits
-    torch.testing.assert_close(logits_of(model, text, images=first), plain)
+    close(logits_of(model, text, images=first), plain)
     with model.trace([text, "<image> w5"], images=[first, second]) as tracer:
         both = model.output.logits.save()
     assert tracer.invoker.inputs[1]["input_ids"].tolist() == [[1, *[59] * 4, 2, 3], [0, 0, *[59] * 4, 5]]
-    torch.testing.assert_close(both[:1], plain)
+    close(both[:1], plain)
     with model.trace() as tracer:
         with tracer.invoke("<image> w5", images=second):
             other = model.output.logits.save()
         with tracer.invoke(text, images=first):
             ours = model.output.logits.save()
-    torch.testing.assert_close(ours.value, plain)
-    torch.testing.assert_close(other.value, both[1:, 2:])
+    close(ours.value, plain)
+    close(other.value, both[1:, 2:])
     parts = [{"type": "text", "text": "w1"}, {"type": "image", "image": first}, {"type": "text", "text": "w2 w3"}]
     chat = [{"role": "user", "content": parts}]
     torch.testing.assert_close(
