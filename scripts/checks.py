@@ -46,7 +46,9 @@ OF = {
         python("bench", "scripts.bench", live=True),
         python("engine bench", "scripts.bench_engine", live=True),
         python("language bench", "scripts.bench_language", live=True),
+        python("remote bench", "scripts.bench_remote", live=True),
     ),
+    "soak": (python("soak", "scripts.soak", live=True),),
     "types": (Check("types", ("npm", "run", "types")),),
     "picture": (python("picture", "pytest", "tests/browser/test_make_lab.py", live=True, WORKBENCH_PICTURE="1"),),
 }

@@ -21,7 +21,7 @@ from workbench.experiment.kinds import Code, Experiment, Intervention, Measure
 from workbench.experiment.magic_line import header_of
 from workbench.experiment.merging import merged
 from workbench.experiment.statements import Reader, steps_in
-from workbench.experiment.to_python import MEASURED
+from workbench.experiment.to_python import MEASURED, ORDINARY
 from workbench.models.base import NNsight
 
 
@@ -65,6 +65,8 @@ def from_python(text: str, variables: Mapping[str, Any] | None = None) -> Experi
 def lifted(text: str, variables: Mapping[str, Any] | None = None) -> Lifted:
     """As `from_python`, with the cards' lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith(f"{ORDINARY}\n"):
+        text = text.removeprefix(ORDINARY)
     header, body = header_of(text)
     fault = fault_of(body)
     if fault is not None:

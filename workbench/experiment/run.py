@@ -24,11 +24,12 @@ from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, i
 from workbench.experiment.to_python import MEASURED, Written, write
 from workbench.experiment.uses import Use, used
 from workbench.graph.operations import Operation
+from workbench.graph.source import position
 from workbench.measures import NEXT_LOGITS
 from workbench.models.base import NNsight
 from workbench.proxy import Proxy, values_of
 from workbench.recorder import require
-from workbench.site import Port
+from workbench.site import Port, Site
 from workbench.tracing.tracer import SHOW_LOG
 
 
@@ -233,12 +234,18 @@ class Job:
     def _show(self, line: str) -> None:
         site = card = None
         if isinstance(line, LogText):
-            site = str(line.sites[-1]) if line.sites else None
-            card = self.all_cards.get(line.at[1]) if line.at[0] == self.name else None
+            file, number = position(line.at)
+            card = self.all_cards.get(number) if file == self.name else None
+            site = str(line.sites[-1]) if line.sites else self._site_of(card)
         found = LogLine(str(line), site, card)
         self.kept.logs.append(found)
         if self._log is not None:
             self._log(found)
+
+    def _site_of(self, card: str | None) -> str | None:
+        """The place that a card is about: a shape is known without the site's being read."""
+        at = next((each.at for each in self.experiment.enabled if each.id == card and isinstance(each, Placed)), None)
+        return None if at is None else str(Site(at.path, at.port))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ Form = Literal["with", "cell", "script"]
 
 MEASURED = "measured"
 """The name under which the code keeps what the experiment measures."""
+ORDINARY = "# code before or after the run has no place in a %%trace cell, so this is an ordinary one"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def write(experiment: Experiment, form: Form = "with", opening: str | None = Non
         writer.script(opening)
     else:
         if form == "cell":
-            writer.line("# code before or after the run has no place in a %%trace cell, so this is an ordinary one")
+            writer.line(ORDINARY)
         writer.block()
     return Written("\n".join(writer.lines), writer.cards, writer.names)
 
