@@ -18,6 +18,7 @@ from workbench.graph import operations as ops
 from workbench.graph.node import Node, Ref, call_text
 from workbench.graph.source import text
 from workbench.recorder import Recorder
+from workbench.tracing.progress import Bar
 from workbench.tracing.shapes import Shapes
 
 if TYPE_CHECKING:
@@ -41,15 +42,13 @@ def run_split(
 
     Where memory runs out, that pass is made again with half as many rows, and so are all that follow.
     """
-    from tqdm.auto import tqdm
-
     total = next((tensor.shape[0] for tensor in tensors(whole) if tensor.ndim), 0)
     if not total:
         raise InputError("batch_size= splits an input with a batch axis; this one has none")
     kept: list[dict[int, Any]] = []
     start = 0
     last: Execution | None = None
-    with tqdm(total=total, desc="prompts", delay=1, leave=False) as bar:
+    with Bar(total, "prompts", "prompt") as bar:
         while start < total:
             stop = min(start + size, total)
             try:
