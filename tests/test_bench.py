@@ -405,3 +405,21 @@ def test_a_run_keeps_its_model_although_the_name_is_given_away(panel: Panel) -> 
         panel.namespace.clear()
         gate.set()
         assert panel.result(run).state == "done"
+
+
+def test_what_an_earlier_version_kept_is_read() -> None:
+    kept = {"version": 1, "model": "model", "prompt": PROMPT, "interventions": [hidden().model_dump(mode="json")]}
+    reply, _ = Panel().bench.call("migrate", {"experiment": kept})
+    assert reply["experiment"]["version"] == 2
+    assert reply["experiment"]["prompts"] == [PROMPT]
+    with pytest.raises(ValueError, match="version"):
+        Panel().bench.call("migrate", {"experiment": {**kept, "version": 99}})
+
+
+def test_of_a_run_the_modules_that_were_not_called_are_known() -> None:
+    panel = Panel(model=wb.demo())
+    run = panel.run(Save(id="s", at=Target(path="transformer.h.1"), name="h"))
+    panel.result(run)
+    quiet = panel.bench.fired(RunParams(run=run)).quiet
+    # An attention's dropout is not called where attention is computed in one; the list of layers only holds them.
+    assert quiet == tuple(f"transformer.h.{layer}.attn.attn_dropout" for layer in range(4))

@@ -119,7 +119,7 @@ function OneRun({ bench, state }: { bench: Bench; state: State }) {
                   answer={token => bench.answer(token)}
                 />
                 <Numbers result={result} index={index} />
-                <GeneratedText prompt={prompt} />
+                <GeneratedText prompt={prompt} label={result.prompts.length > 1 ? ` · prompt ${index + 1}` : ''} />
               </div>
             ))}
           </div>
