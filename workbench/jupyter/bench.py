@@ -100,7 +100,7 @@ class Bench:
         self._namespace = namespace
         self._emit = emit
         self.work = Work(emit)
-        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._ended)
+        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._keep)
         self._known: object = None
 
     def call(self, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Buffers]:
@@ -337,9 +337,7 @@ class Bench:
         work = partial(self.work.cell, cell)
         return self.runs_made.here(cell.experiment, written, cell.model, work, cell.header.name)
 
-    # ---- on a run's thread
-
-    def _ended(self, record: Record) -> None:
+    def _keep(self, record: Record) -> None:
         self.runs_made.archive.write(record, report.result(record, pictures=False)[0])
 
     def _changed(self, record: Record) -> None:
