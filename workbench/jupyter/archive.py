@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from workbench.engine.values import first_tensor
+from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Frozen
 from workbench.experiment.to_python import Written, names_of, write
 from workbench.jupyter.messages import RunResult
@@ -18,6 +19,7 @@ from workbench.store import Store, write_whole
 
 LARGEST = 256 << 20
 """Bytes of a tensor that is still written to disk by itself."""
+DIED = "the kernel ended while this run was under way; run it again"
 
 
 class Kept(Frozen):
@@ -70,11 +72,12 @@ class Archive:
 
     def _record(self, kept: Kept) -> Record:
         result = kept.result
+        died = result.state == "running"  # what ends says so here
         return Record(
             result.run,
             result.experiment,
             _written(result),
-            state=result.state,
+            state="failed" if died else result.state,
             purpose=result.purpose,
             title=result.title,
             at=result.at,
@@ -84,7 +87,7 @@ class Archive:
             sites=result.sites,
             saved=list(result.saved),
             logs=list(result.logs),
-            fault=result.fault,
+            fault=Fault(message=DIED) if died else result.fault,
             comparison=result.comparison,
             quiet=kept.quiet,
             environment=kept.environment,

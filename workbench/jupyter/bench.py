@@ -106,7 +106,7 @@ class Bench:
         self._given = emit
         self._listening: list[Callable[[Event], None]] = []
         self.work = Work(self._emit)
-        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._ended)
+        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._keep)
         self._known: object = None
 
     def listen(self, hear: Callable[[Event], None]) -> Callable[[], None]:
@@ -373,9 +373,7 @@ class Bench:
         work = partial(self.work.cell, cell)
         return self.runs_made.here(cell.experiment, written, cell.model, work, cell.header.name)
 
-    # ---- on a run's thread
-
-    def _ended(self, record: Record) -> None:
+    def _keep(self, record: Record) -> None:
         self.runs_made.archive.write(record, report.result(record))
 
     def _changed(self, record: Record) -> None:

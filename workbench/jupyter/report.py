@@ -82,8 +82,8 @@ def _answer(record: Record, changed: bool) -> str:
     if first.generated and not changed:
         return f"“{''.join(each.token for each in first.generated)}”"
     before, after = best(first.before), best(first.after)
-    if before is None:
-        return ""
+    if before is None:  # there was no clean run
+        return _token(after) if after else ""
     if not changed:
         return _token(before)
     return f"{_token(before)} → {_token(after) if after else 'NaN'}"
