@@ -125,17 +125,14 @@ class Worker:
         self._say({"event": "running", "job": job})
         doubtful = True
         ending: dict[str, Any]
-        part = task.result.with_name(task.result.name + ".part")
-        may_write(part)
+        may_write(task.result)
         try:
             with self._timed(deadline):
-                doubtful = self._compute(job, task.request, part)
+                doubtful = self._compute(job, task.request, task.result)
             ending = {"event": "done", "job": job}
         except (Exception, Cancelled) as error:
             ending = {"event": "error", "job": job, **told(error, self._limits.memory)}
         found = self._found(f"job {job}", doubtful)
-        if ending["event"] == "done":
-            part.rename(task.result)
         self._say(ending)
         return not found
 
@@ -160,7 +157,7 @@ class Worker:
             print(f"after {after}: {'; '.join(found)}", file=sys.stderr, flush=True)
         return found
 
-    def _compute(self, job: str, request: Path, part: Path) -> bool:
+    def _compute(self, job: str, request: Path, result: Path) -> bool:
         from workbench.graph.package import unpack
         from workbench.server.execute import execute
 
@@ -170,7 +167,7 @@ class Worker:
             self._say({"event": "log", "job": job, "line": line})
 
         outcome, checked = execute(asked, self._models, self._limits, log, self._fitting)
-        part.write_bytes(self._packed(asked, outcome))
+        result.write_bytes(self._packed(asked, outcome))
         return checked.doubtful
 
     def _packed(self, asked: Any, outcome: Any) -> bytes:
