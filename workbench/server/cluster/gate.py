@@ -8,7 +8,7 @@ another gate. It is spoken to over a pipe, one JSON object a line, as a worker i
                                                        |  {"event": "refused", "why": "…"}  (nothing to be tried again)
     {"do": "open", "seat": id, "name": "…",
      "models": […], "limits": {…}, "functions": text,
-     "resources": {…}}                                 →  {"event": "placed", "seat": id, "node": "…"}, then
+     "resources": {…}, "ranks"}                          →  {"event": "placed", "seat": id, "node": "…"}, then
                                                           {"event": "loaded", "seat": id, "bytes": …, "pid": …} or
                                                           {"event": "unloadable", "seat": id, "why": "…"}
     {"do": "run", "seat": id, "deadline": seconds,
@@ -78,7 +78,14 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
 
     async def _open(
-        self, seat: str, name: str, models: Any, limits: Any, functions: str | None, resources: dict[str, float]
+        self,
+        seat: str,
+        name: str,
+        models: Any,
+        limits: Any,
+        functions: str | None,
+        resources: dict[str, float],
+        ranks: int = 1,
     ) -> None:
         from workbench.server.cluster.replica import Replica
 
@@ -93,7 +100,8 @@ class Gate:
             name=name, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0, **asked
         )
         try:
-            actor = self._actors[seat] = made.remote([(m["key"], m["options"]) for m in models], limits, functions)
+            hosted = [(model["key"], model["options"]) for model in models]
+            actor = self._actors[seat] = made.remote(hosted, limits, functions, ranks)
             node = await actor.where.remote()
             self._say({"event": "placed", "seat": seat, "node": node})
             self._say({**await actor.load.options(concurrency_group="work").remote(), "seat": seat})

@@ -72,6 +72,7 @@ class OnRay:
         functions: the operator's file of functions that traces may name; its text goes to the nodes.
         errors: the file that takes the gate's standard error.
         patience: seconds for which a job waits for a cluster, or a place in it, that is away.
+        ranks: how many processes share each model, on one machine.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class OnRay:
         functions: str | None = None,
         errors: Path | None = None,
         patience: float = 120.0,
+        ranks: int = 1,
     ) -> None:
+        self._ranks = ranks
         self._address = address
         self._replicas = replicas
         self._resources = dict(resources or {})
@@ -258,7 +261,7 @@ class OnRay:
             "open", seat,
             name=f"{'+'.join(sorted(seat.keys))} {seat.number}",
             models=[{"key": key, "options": self._models[key].options} for key in sorted(seat.keys)],
-            limits=self._limits, functions=self._functions, resources=self._resources,
+            limits=self._limits, functions=self._functions, resources=self._resources, ranks=self._ranks,
         )  # fmt: skip
         while not seat.loaded:
             try:
