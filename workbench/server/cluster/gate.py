@@ -40,6 +40,9 @@ _LOOK = 2.0
 _MISSED = 3
 """After how many looks in vain, each so many seconds apart, the cluster's head counts as gone."""
 
+_ANSWER = 15.0
+"""Seconds that the head may take to say which nodes there are."""
+
 _LINE = 1 << 22
 _AHEAD = 8
 """Messages that an actor may be ahead of what was read of it, pieces of results among them."""
@@ -231,27 +234,32 @@ async def serve(heard: int, say: Say, address: str, namespace: str) -> None:
     reader = asyncio.StreamReader(limit=_LINE)
     pipe = os.fdopen(heard, "rb", 0)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    looking = asyncio.create_task(_look(address))
+    looking = asyncio.create_task(_look(ray, address))
     say({"event": "ready", "nodes": sum(bool(node["Alive"]) for node in ray.nodes())})
     while line := await reader.readline():
         gate.obey(json.loads(line))
     looking.cancel()
 
 
-async def _look(address: str) -> None:
-    """End this process when the cluster's head is gone: Ray itself would wait for it for a minute, or for ever."""
+async def _look(ray: Any, address: str) -> None:
+    """End this process when the cluster is gone that it has joined: Ray itself would wait for it for a minute, or for
+    ever, also where another cluster has begun at the same address."""
     host, _, port = address.rpartition(":")
+    own = ray.get_runtime_context().get_node_id()
     missed = 0
     while True:
         await asyncio.sleep(_LOOK)
         try:
             _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _LOOK)
             writer.close()
-            missed = 0
-        except (OSError, TimeoutError):
+            nodes = await asyncio.wait_for(asyncio.to_thread(ray.nodes), _ANSWER)
+            missed = 0 if any(node["NodeID"] == own and node["Alive"] for node in nodes) else _MISSED
+        except TimeoutError:
+            missed = _MISSED
+        except Exception:  # no connection, or another cluster, which does not know us
             missed += 1
-            if missed >= _MISSED:
-                os._exit(3)
+        if missed >= _MISSED:
+            os._exit(3)
 
 
 def main() -> None:
