@@ -27,8 +27,8 @@ class Network:
 
     def __init__(self, nodes: int) -> None:
         _sweep()
-        self._name = f"wb{os.getpid()}"
-        third = os.getpid() % 250
+        self._name = f"wb{os.getpid()}" if nodes else f"wb{os.getpid()}x"
+        third = (os.getpid() + (not nodes)) % 250
         self.head = f"10.213.{third}.1"
         self.nodes = [f"10.213.{third}.{2 + index}" for index in range(nodes)]
         self.spaces: list[str | None] = [f"{self._name}n{index}" for index in range(nodes)]
@@ -41,7 +41,8 @@ class Network:
 
     @property
     def namespaces(self) -> bool:
-        return self.spaces[0] is not None
+        """Whether each node has a network of its own."""
+        return None not in self.spaces
 
     def _make(self) -> None:
         bridge = f"{self._name}b"
@@ -79,9 +80,9 @@ def _forget(name: str) -> None:
 def _sweep() -> None:
     """What a run that was killed has left."""
     for each in Path("/sys/class/net").glob("wb*b"):
-        pid = each.name[2:-1]
+        pid = each.name[2:-1].rstrip("x")
         if pid.isdigit() and not Path("/proc", pid).exists():
-            _forget(f"wb{pid}")
+            _forget(each.name[:-1])
 
 
 class Node:
@@ -168,7 +169,7 @@ def _command(pid: int) -> str:
 class Cluster:
     """A head and its nodes."""
 
-    def __init__(self, network: Network, cpus: int = 1) -> None:
+    def __init__(self, network: Network, cpus: int = 1, mode: str = "token") -> None:
         self._network = network
         self._cpus = cpus
         self.folder = Path(tempfile.mkdtemp(prefix="wbr-", dir="/tmp"))  # short: sockets lie in it
@@ -179,7 +180,8 @@ class Cluster:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
-            "RAY_AUTH_MODE": "token",
+            "TMPDIR": str(self.folder),
+            "RAY_AUTH_MODE": mode,
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": "120",
@@ -232,10 +234,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(nodes: int = 2, cpus: int = 1) -> Iterator[Cluster]:
+def cluster(nodes: int = 2, cpus: int = 1, mode: str = "token") -> Iterator[Cluster]:
     """A cluster for the time of a block."""
     network = Network(nodes)
-    made = Cluster(network, cpus)
+    made = Cluster(network, cpus, mode)
     try:
         made.start()
         yield made
