@@ -108,6 +108,10 @@ def others(model: Any) -> dict[str, Any]:
     with model.trace(input_ids=IDS):
         second.mlp.up_proj.skip(second.mlp.gate_proj.output * 2)
         found["skipped"] = model.lm_head.output.save()
+    with model.trace(input_ids=IDS):
+        found["pattern"] = model.layers[0].attn.pattern.save()
+        model.layers[1].attn.pattern[:, 3] = 0
+        found["unseeing"] = model.lm_head.output.save()
     with model.generate(input_ids=IDS, max_new_tokens=3):
         found["step"] = first.self_attn.v_proj.next().output.save()
         found["tokens"] = model.generator.output.save()

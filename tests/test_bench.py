@@ -181,7 +181,8 @@ def test_a_run_gives_both_rows_of_tokens_and_the_saved_value(panel: Panel) -> No
     assert (value.name, value.path, value.shape, value.dtype) == ("hidden", "transformer.h.1", (1, 4, 8), "float32")
     reply, buffers = panel.bench.view(ViewParams(run=run, name="hidden", kind="array"))
     grid = reply.view.grid  # type: ignore[union-attr]
-    assert grid is not None and grid.rows is not None
+    assert grid is not None
+    assert grid.rows is not None
     assert grid.rows.labels == ("the", "cat", "sat", "on")
     np.testing.assert_allclose(
         np.frombuffer(buffers[grid.buffer], np.float32).reshape(4, 8), saved["hidden"][0], rtol=1e-5, atol=1e-6

@@ -24,6 +24,7 @@ import workbench as wb
 from tests.raycluster import Cluster, cluster
 from tests.serving import GPT2, ROOT, Serving
 from tests.test_server import request
+from workbench.cli import main
 from workbench.graph.package import unpack_outcome
 
 PROMPT = "The Eiffel Tower is in the city of"
@@ -163,11 +164,32 @@ def test_the_head_is_killed_and_comes_back(ring: Cluster, server: Serving, model
     running(jobs[0])
     ring.kill_head()
     late = sent(model, server, 1.5, 2)
-    ring.kill_node(0)  # it would wait for its head for a while, and then end
+    for index in range(2):  # they would wait for their head for a while, and then end
+        ring.kill_node(index)
     ring.start()
     for job, scale in zip(jobs, (0.5, 2.0), strict=True):
         right(job, model, scale)
     right(late, model, 1.5, 2)
+
+
+def test_the_operators_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (["--replicas", "2"], "are for a Ray cluster"),
+        (["--ray", "nowhere"], "write the head's address and port"),
+        (["--ray", "10.0.0.1:6379", "--replicas", "0"], "there is at least one of each model"),
+        (["--ray", "10.0.0.1:6379", "--resources", "GPU"], "write a name and a number"),
+        (["--tensor-parallel", "2", "--device-map", "auto"], "leave out --device-map"),
+    ):
+        assert main(["serve", GPT2, *words]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_the_api_process_imports_no_ray() -> None:
+    code = (
+        "import sys, workbench.cli, workbench.server.app, workbench.server.cluster.workers\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] == 'ray']"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 class Gate:
@@ -234,6 +256,17 @@ def test_without_the_right_token_nothing_is_joined(ring: Cluster, tmp_path: Path
         gate.close()
     assert said["event"] == "refused"
     assert words in said["why"]
+
+
+def test_a_cluster_that_lets_in_anyone_is_not_joined() -> None:
+    with cluster(0, mode="disabled") as open_to_all:
+        gate = Gate(open_to_all.address, {**open_to_all.surroundings, "RAY_AUTH_MODE": "token"})
+        try:
+            said = gate.hear()
+        finally:
+            gate.close()
+    assert said["event"] == "refused"
+    assert "lets in anyone" in said["why"]
 
 
 def test_a_cluster_that_is_away_for_good_ends_jobs_in_words(

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+import workbench as wb
 from tests.divided import IDS, tensors_of
-from tests.serving import ROOT
+from tests.serving import LLAMA, ROOT, serving
 
+PROMPT = "The Eiffel Tower is in the city of"
 WORLD = 2
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 SIZES: dict[str, Any] = {
@@ -192,6 +194,11 @@ def test_modules_that_are_called_weights_calls_inside_and_steps(seen: Seen) -> N
             skipped = logits(model)
         lens = model.lm_head(model.model.norm(kept["stream"]))
         called = second.mlp.down_proj(second.mlp.gate_proj(kept["stream"]))
+        pattern = model(input_ids=IDS, output_attentions=True).attentions[0]
+        with written(
+            model, ("model.layers.1.self_attn.o_proj", lambda x: put(x, (..., slice(24, 32)), 0)), before=True
+        ):
+            unseeing = logits(model)
         steps: list[Tensor] = []
         with written(model, ("model.layers.0.self_attn.v_proj", steps.append)):
             tokens = model.generate(IDS, max_new_tokens=3, do_sample=False)
@@ -202,6 +209,8 @@ def test_modules_that_are_called_weights_calls_inside_and_steps(seen: Seen) -> N
         torch.testing.assert_close(found["called"], called, **CLOSE)
         torch.testing.assert_close(found["skipped"], skipped, **CLOSE)
         assert torch.equal(found["weight"].detach(), second.mlp.down_proj.weight)
+        torch.testing.assert_close(found["pattern"], pattern, **CLOSE)
+        torch.testing.assert_close(found["unseeing"], unseeing, **CLOSE)
         assert found["rotated"].shape == (2, 4, 5, 8)
         torch.testing.assert_close(found["step"], steps[1], **CLOSE)
         assert torch.equal(found["tokens"], tokens)
@@ -227,3 +236,52 @@ def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
     assert ends[1] == 1, (tmp_path / "fault-1.log").read_text()
     assert ends[0] not in (None, 0), "the other process goes on"
     assert "this process alone fails" in (tmp_path / "fault-1.log").read_text()
+
+
+# ---- a server whose workers are several processes each
+
+
+FAILS_ALONE = """
+import os
+from workbench.graph.allowed import offer
+
+@offer("fails_alone")
+def fails_alone(value):
+    if os.environ["RANK"] == "1":
+        raise ValueError("this process alone fails")
+    return value
+"""
+
+
+def test_a_server_divides_its_model_and_one_process_that_fails_ends_the_job(tmp_path: Path) -> None:
+    (tmp_path / "functions.py").write_text(FAILS_ALONE)
+    words = (LLAMA, "--tensor-parallel", str(WORLD), "--functions", str(tmp_path / "functions.py"))
+    model = wb.LanguageModel(LLAMA)
+
+    def asked() -> Tensor:
+        with model.trace(PROMPT, remote=server.host):
+            model.model.layers[0].self_attn.q_proj.output[:, -1, :20] = 0
+            gate = model.model.layers[1].mlp.gate_proj.output.save()
+        return gate.value
+
+    with serving(tmp_path, *words) as server:
+        server.ready(seconds=200)
+        kept: list[Tensor] = []
+        whole = wb.LanguageModel(LLAMA, dispatch=True).module
+        with written(
+            whole,
+            ("model.layers.0.self_attn.q_proj", lambda x: put(x, (slice(None), -1, slice(20)), 0)),
+            ("model.layers.1.mlp.gate_proj", kept.append),
+        ):
+            logits(whole, model.tokenizer(PROMPT, return_tensors="pt")["input_ids"])
+        first = asked()
+        torch.testing.assert_close(first, kept[0], rtol=1e-4, atol=1e-4)
+        began = time.monotonic()
+        with pytest.raises(ValueError, match="this process alone fails"):
+            with model.trace(PROMPT, remote=server.host):
+                model.model.layers[1].output = wb.remote.function("fails_alone")(model.model.layers[0].output)
+                model.lm_head.output.save()
+        assert time.monotonic() - began < 15
+        assert torch.equal(asked(), first)
+    walls = "a network of its own, with nothing in it"
+    assert walls in server.log or "seccomp" in server.log

@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--together", type=int, default=1, metavar="N", help="let up to N queued jobs of a model share a forward pass")
     add("--functions", type=Path, metavar="FILE.py", help="functions of yours that traces may name")
     add("--dtype", help="the weights' dtype, as bfloat16")
+    add("--tensor-parallel", type=int, default=1, metavar="N", help="divide each model over N processes, a GPU each")
     add("--device-map", help="where weights are put, as auto or cuda:0")
     add("--limit", action="append", default=[], metavar="NAME=NUMBER", help="another limit, as result=1GB; see README")
     ray = serve.add_argument_group("on a Ray cluster, when one machine is outgrown (pip install 'workbench[ray]')")
@@ -85,6 +86,8 @@ def _serve(asked: argparse.Namespace) -> int:
         from workbench.server.app import make_app
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; a server needs: pip install 'workbench[server]'") from error
+    if asked.tensor_parallel > 1 and asked.device_map:
+        raise InputError("--tensor-parallel places weights itself: leave out --device-map")
     options = {name: value for name, value in (("dtype", asked.dtype), ("device_map", asked.device_map)) if value}
     settings = Settings(
         models=tuple(Model(key, options) for key in asked.models),
@@ -98,6 +101,7 @@ def _serve(asked: argparse.Namespace) -> int:
         queue=asked.queue,
         together=asked.together,
         functions=None if asked.functions is None else asked.functions.absolute(),
+        ranks=asked.tensor_parallel,
         limits=_named_numbers("--limit", asked.limit) | {"seconds": asked.seconds},
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -148,6 +152,7 @@ def _on_ray(asked: argparse.Namespace, settings: Settings) -> Workers | None:
         None if settings.functions is None else str(settings.functions),
         settings.folder / "workers.log",
         asked.patience,
+        settings.ranks,
     )
 
 

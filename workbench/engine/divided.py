@@ -1,9 +1,9 @@
-"""Divided: a model whose weights lie in several processes. What each of them has a part of is put together before the
-user sees it, and taken apart again behind; every process runs the same graph, so all of them come to each site.
+"""Divided: what lies in several processes is put together before the user sees it, and taken apart again behind.
 
-Which axis is divided is known from a scan of the whole model: it is the one of constant size, neither the batch's nor
-the positions', of which this process has fewer. Gradients pass: what is put together forwards is taken apart
-backwards, and the other way round.
+Of a model that is divided each process holds a part of the weights, and runs the same graph, so all of them come to
+each site. Which axis is divided is known from a scan of the whole model: it is the one of constant size, neither the
+batch's nor the positions', of which this process has fewer. Gradients pass: what is put together forwards is taken
+apart backwards, and the other way round.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from workbench.engine.axes import Layout
 from workbench.engine.batching import Cut, Rows
-from workbench.engine.divided import Divided, Parallel, whole
+from workbench.engine.divided import Divided, Parallel
 from workbench.engine.frame import MISSING, Frame, Stopped
 from workbench.engine.gradients import backward
 from workbench.engine.interleaver import Interleaver
@@ -322,14 +322,15 @@ class Execution:
     def _do_hooked(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, *rest = args
         module = (frame.modules if root is None else root._live())[path]
-        if frame.around is None:
-            return module(*rest, **kwargs)
-        with frame.around.within(node.invoke):
-            return module(*rest, **kwargs)
+        around = frame.around
+        if around is None:
+            return _call(None if root is None else root._parallel(), path, module, rest, kwargs)
+        with around.within(node.invoke):
+            return _call(None if around.divided is None else around.divided.parallel, path, module, rest, kwargs)
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
-        return whole(weight_of((frame.modules if root is None else root._live())[path], name))
+        return weight_of((frame.modules if root is None else root._live())[path], name)
 
     def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         made = node.op.fn(*args)

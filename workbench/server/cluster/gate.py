@@ -8,7 +8,7 @@ another gate. It is spoken to over a pipe, one JSON object a line, as a worker i
                                                        |  {"event": "refused", "why": "…"}  (nothing to be tried again)
     {"do": "open", "seat": id, "name": "…",
      "models": […], "limits": {…}, "functions": text,
-     "resources": {…}}                                 →  {"event": "placed", "seat": id, "node": "…"}, then
+     "resources": {…}, "ranks"}                          →  {"event": "placed", "seat": id, "node": "…"}, then
                                                           {"event": "loaded", "seat": id, "bytes": …, "pid": …} or
                                                           {"event": "unloadable", "seat": id, "why": "…"}
     {"do": "run", "seat": id, "deadline": seconds,
@@ -39,6 +39,9 @@ MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 _LOOK = 2.0
 _MISSED = 3
 """After how many looks in vain, each so many seconds apart, the cluster's head counts as gone."""
+
+_ANSWER = 15.0
+"""Seconds that the head may take to say which nodes there are."""
 
 _LINE = 1 << 22
 _AHEAD = 8
@@ -78,7 +81,14 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
 
     async def _open(
-        self, seat: str, name: str, models: Any, limits: Any, functions: str | None, resources: dict[str, float]
+        self,
+        seat: str,
+        name: str,
+        models: Any,
+        limits: Any,
+        functions: str | None,
+        resources: dict[str, float],
+        ranks: int = 1,
     ) -> None:
         from workbench.server.cluster.replica import Replica
 
@@ -93,7 +103,8 @@ class Gate:
             name=name, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0, **asked
         )
         try:
-            actor = self._actors[seat] = made.remote([(m["key"], m["options"]) for m in models], limits, functions)
+            hosted = [(model["key"], model["options"]) for model in models]
+            actor = self._actors[seat] = made.remote(hosted, limits, functions, ranks)
             node = await actor.where.remote()
             self._say({"event": "placed", "seat": seat, "node": node})
             self._say({**await actor.load.options(concurrency_group="work").remote(), "seat": seat})
@@ -223,27 +234,32 @@ async def serve(heard: int, say: Say, address: str, namespace: str) -> None:
     reader = asyncio.StreamReader(limit=_LINE)
     pipe = os.fdopen(heard, "rb", 0)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    looking = asyncio.create_task(_look(address))
+    looking = asyncio.create_task(_look(ray, address))
     say({"event": "ready", "nodes": sum(bool(node["Alive"]) for node in ray.nodes())})
     while line := await reader.readline():
         gate.obey(json.loads(line))
     looking.cancel()
 
 
-async def _look(address: str) -> None:
-    """End this process when the cluster's head is gone: Ray itself would wait for it for a minute, or for ever."""
+async def _look(ray: Any, address: str) -> None:
+    """End this process when the cluster is gone that it has joined: Ray itself would wait for it for a minute, or for
+    ever, also where another cluster has begun at the same address."""
     host, _, port = address.rpartition(":")
+    own = ray.get_runtime_context().get_node_id()
     missed = 0
     while True:
         await asyncio.sleep(_LOOK)
         try:
             _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _LOOK)
             writer.close()
-            missed = 0
-        except (OSError, TimeoutError):
+            nodes = await asyncio.wait_for(asyncio.to_thread(ray.nodes), _ANSWER)
+            missed = 0 if any(node["NodeID"] == own and node["Alive"] for node in nodes) else _MISSED
+        except TimeoutError:
+            missed = _MISSED
+        except Exception:  # no connection, or another cluster, which does not know us
             missed += 1
-            if missed >= _MISSED:
-                os._exit(3)
+        if missed >= _MISSED:
+            os._exit(3)
 
 
 def main() -> None:

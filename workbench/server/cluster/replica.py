@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.server.child import Child, Late
+from workbench.server.ranks import Ranks, worker
 from workbench.server.workers import Lost, Model, Task
 
 PIECE = 4 << 20
@@ -31,11 +32,17 @@ class Replica:
         models: what it hosts, as `(key, options)`.
         limits: what a job may use, as plain data.
         functions: the text of the operator's file of functions.
+        ranks: how many processes share each model, all on this machine.
     """
 
     def __init__(
-        self, models: Sequence[tuple[str, Mapping[str, Any]]], limits: Mapping[str, Any], functions: str | None = None
+        self,
+        models: Sequence[tuple[str, Mapping[str, Any]]],
+        limits: Mapping[str, Any],
+        functions: str | None = None,
+        ranks: int = 1,
     ) -> None:
+        self._ranks = ranks
         self._models = [Model(key, dict(options)) for key, options in models]
         self._limits = dict(limits)
         self._folder = _folder()
@@ -44,8 +51,11 @@ class Replica:
             file = self._folder / "functions.py"
             file.write_text(functions)
             self._functions = str(file)
-        self._child = Child(self._limits, self._functions)
+        self._child = self._worker()
         self._running = False
+
+    def _worker(self) -> Child | Ranks:
+        return worker(self._limits, self._functions, None, self._ranks)
 
     async def where(self) -> str:
         """The address of the machine that this is on."""
@@ -66,7 +76,8 @@ class Replica:
 
     async def _fresh(self) -> None:
         if not self._child.alive:
-            self._child = Child(self._limits, self._functions)
+            await self._child.kill()
+            self._child = self._worker()
             await self._child.start()
             await self._child.load(self._models)
 

@@ -72,6 +72,7 @@ class OnRay:
         functions: the operator's file of functions that traces may name; its text goes to the nodes.
         errors: the file that takes the gate's standard error.
         patience: seconds for which a job waits for a cluster, or a place in it, that is away.
+        ranks: how many processes share each model, on one machine.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class OnRay:
         functions: str | None = None,
         errors: Path | None = None,
         patience: float = 120.0,
+        ranks: int = 1,
     ) -> None:
+        self._ranks = ranks
         self._address = address
         self._replicas = replicas
         self._resources = dict(resources or {})
@@ -127,6 +130,7 @@ class OnRay:
             raise Lost(self._refused)
         for model in models:
             keys = frozenset({model.key})
+            self._wanted[keys] = asyncio.get_running_loop().time()  # others make room for it, if they must
             while not any(seat.loaded for seat in self._seats.values() if seat.keys == keys):
                 seat = self._sit(keys)
                 await self._open(seat)
@@ -159,16 +163,17 @@ class OnRay:
 
     async def _keep(self) -> None:
         """Keep a gate: when it ends, all replicas are lost, and another one joins the cluster."""
-        first = True
+        first, wait = True, _AGAIN
         while True:
             joined = await self._one_gate()
+            wait = _AGAIN if joined else min(15.0, 2 * wait)
             if self._refused is not None or (first and not joined):
                 self._refused = self._refused or self._unreachable()
                 self._joined.set()
                 if first:
                     return
             first = False
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(wait)
 
     async def _one_gate(self) -> bool:
         namespace = f"workbench-{secrets.token_hex(4)}"
@@ -258,7 +263,7 @@ class OnRay:
             "open", seat,
             name=f"{'+'.join(sorted(seat.keys))} {seat.number}",
             models=[{"key": key, "options": self._models[key].options} for key in sorted(seat.keys)],
-            limits=self._limits, functions=self._functions, resources=self._resources,
+            limits=self._limits, functions=self._functions, resources=self._resources, ranks=self._ranks,
         )  # fmt: skip
         while not seat.loaded:
             try:
@@ -347,7 +352,9 @@ class OnRay:
             what = " and ".join(sorted(keys))
             if keys in self._faults:
                 raise Unreachable(f"{what} cannot be opened: {self._faults.pop(keys)}")
-            self._wanted.pop(keys, None)
+            since = self._wanted.pop(keys, None)
+            if since is None or asyncio.get_running_loop().time() - since <= self._patience:
+                raise Lost("its replica went away")
             why = self._unreachable() if self._away else self._why.get(keys, "no replica of it could be opened")
             raise Unreachable(f"{what} could not be run for {self._patience:.0f} seconds: {why}")
         seat.busy, seat.used = True, next(self._clock)
