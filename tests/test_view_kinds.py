@@ -34,7 +34,9 @@ EIFFEL = "The Eiffel Tower is in the city of"
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return wb.demo("gpt2")
+    model: Any = wb.demo("gpt2")
+    model.trace("The", trace=False)  # loads the weights
+    return model
 
 
 def plain(model: Any) -> Any:
@@ -289,6 +291,28 @@ def test_gradients_are_those_of_autograd(model: Any) -> None:
     assert header.of == "the logit of ' Paris'"
     with pytest.raises(InputError, match="activations"):
         gradient(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_tables_hold_what_the_pictures_show(model: Any) -> None:
+    of, found = subject(model, EIFFEL), plain(model)
+    heads = look("attention", of, layer=2).to_dataframe()
+    pattern = found.attentions[2][0].double()
+    assert heads["entropy"].tolist() == pytest.approx(torch.special.entr(pattern).sum(-1).mean(-1).tolist(), abs=1e-5)
+    assert heads["previous"].tolist() == pytest.approx(pattern.diagonal(-1, 1, 2).mean(-1).tolist(), abs=1e-5)
+    assert heads["first"].tolist() == pytest.approx(pattern[..., 0].mean(-1).tolist(), abs=1e-5)
+
+    following = look("logits", of).to_dataframe().query("position == 7").set_index("id")
+    p = found.logits[0, 7].softmax(-1)
+    assert following["after"].tolist() == pytest.approx(p[following.index.tolist()].tolist(), abs=1e-5)
+    assert following["after_rank"].tolist() == list(range(1, len(following) + 1))
+    assert set(following["kl"].tolist()) == {None}  # nothing was changed, so there is no before
+
+    neurons = look("mlp", of, layer=0).to_dataframe()
+    assert set(neurons.columns) == {"position", "token", "neuron", "activation"}
+    assert len(neurons) == 16 * 8
+    gradients = look("gradient", of).to_dataframe()
+    assert gradients[["layer", "position"]].iloc[-1].tolist() == ["layer 3", 7]
+    assert gradients["token"].iloc[1] == " Eiffel"
 
 
 # ---- which kind

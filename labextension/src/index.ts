@@ -35,6 +35,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null
   ) => {
+    const began = performance.now();
     const bench = new Bench({
       keep: (place, experiment) => void store.save(key(place), experiment as never),
       ran: () => void showResults(false)
@@ -112,6 +113,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       });
     });
 
+    performance.measure('workbench:start', { start: began });
     void app.restored.then(async () => {
       follow();
       if ((await store.fetch(SEEN)) === undefined) {

@@ -69,12 +69,12 @@ def with_numbers(experiment: Experiment, values: Mapping[str, float]) -> Experim
 class Interactive(ipywidgets.VBox):
     """Sliders above what the run gives. `outcome` is that of the last run; `headline` says it in a line."""
 
-    def __init__(self, experiment: Experiment, model: NNsight, ranges: Mapping[str, tuple[float, ...]]) -> None:
+    def __init__(self, experiment: Experiment, model: NNsight, sliders: Mapping[str, Any]) -> None:
         self.experiment = experiment
         self.outcome: Outcome | None = None
         self.headline = ""
         self.fault: str | None = None
-        self.sliders = {name: _slider(experiment, name, each) for name, each in ranges.items()}
+        self.sliders = dict(sliders)
         self._model = model
         self._clean: Outcome | None = None
         self._line = ipywidgets.HTML()
@@ -159,7 +159,7 @@ def interact(experiment: Experiment, model: NNsight | None = None, **ranges: tup
         if not issubclass(type(model), NNsight):
             raise InputError(f"there is no model named {experiment.model!r} here; give it: interact(model=…, …)")
     assert model is not None
-    return Interactive(experiment, model, ranges)
+    return Interactive(experiment, model, {name: _slider(experiment, name, each) for name, each in ranges.items()})
 
 
 def _slider(experiment: Experiment, name: str, given: tuple[float, ...]) -> Any:

@@ -1,6 +1,7 @@
 /** All that a run has to look at: each entry asks for its view when it is opened, and again when something is chosen. */
 
 import { useEffect, useState } from 'react';
+import type { ReactNode } from 'react';
 import type { Entry, RunResult } from '../generated/protocol';
 import type { Request } from './asking';
 import { useLive } from './live';
@@ -45,7 +46,9 @@ export function RunViews({ result, request, selection }: Props) {
     <>
       <div className="wb-views">
         {saved.map(entry => (
-          <One key={`${run} ${entry.name} ${entry.part}`} prompt={0} {...{ run, request, selection, entry }} />
+          <Saved key={`${run} ${entry.name} ${entry.part}`} result={result} entry={entry}>
+            <One prompt={0} {...{ run, request, selection, entry }} />
+          </Saved>
         ))}
       </div>
       {result.saved
@@ -78,6 +81,23 @@ export function RunViews({ result, request, selection }: Props) {
         ))}
       </div>
     </>
+  );
+}
+
+/** A saved value: what and where from, and its view. */
+function Saved({ result, entry, children }: { result: RunResult; entry: Entry; children: ReactNode }) {
+  const saved = result.saved.find(each => each.name === entry.name);
+  const first = (entry.part ?? 0) === 0;
+  return (
+    <div className={`wb-of-value wb-of-${entry.kind}`} role={first ? 'region' : undefined} aria-label={first ? `Saved ${entry.name}` : undefined}>
+      {children}
+      {saved && first && (
+        <p className="wb-quiet wb-origin">
+          {saved.path ? `${saved.path}.${saved.port} · ` : ''}
+          {saved.text}
+        </p>
+      )}
+    </div>
   );
 }
 

@@ -89,7 +89,7 @@ export function Array_({ header, buffers, selection, change, request, of }: View
     <Frame
       header={header}
       buffers={bytes}
-      quiet={header.text}
+      quiet={of ? '' : header.text}
       picture={grid && numbers ? { grid, numbers } : null}
       as={asKind(change)}
       tools={change && shape.length > 1 && <Axes header={header} change={change} />}
@@ -99,7 +99,7 @@ export function Array_({ header, buffers, selection, change, request, of }: View
           <Heat
             grid={grid}
             numbers={numbers}
-            label={`Heatmap of ${header.title}`}
+            label={`Picture of ${header.title}`}
             pinned={pinned}
             pin={({ row, column }) => {
               const feature = grid.columns.start + column * grid.columns.step;
