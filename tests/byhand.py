@@ -18,6 +18,7 @@ def by_hand(module: nn.Module, experiment: Experiment, **inputs: Tensor) -> tupl
     sites: dict[tuple[str, str], list[Save | Ablate]] = {}
     for card in experiment.interventions:
         if card.enabled:
+            assert isinstance(card, Save | Ablate), f"{card.kind} is not known by hand"
             sites.setdefault((card.at.path, card.at.port), []).append(card)
     for (path, port), cards in sites.items():
         target = module.get_submodule(path)

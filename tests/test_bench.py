@@ -88,7 +88,9 @@ def test_models_are_found_by_name(panel: Panel) -> None:
     assert [(each.name, each.cls, each.device, each.tokenizes) for each in found.models] == [
         ("model", "GPT2LMHeadModel", "cpu", True),
         ("plain", "Linear", "cpu", False),
+        ("raw", "ReLU", "cpu", False),
     ]
+    assert [each.name for each in found.models if not each.wrapped] == ["raw"]
     assert found.models[1].parameters == 2 * 3 + 3
     assert found.models[0].parameters == gpt2().module.num_parameters()  # pyright: ignore[reportCallIssue]
     assert found.kernel == panel.bench.models().kernel != Bench(dict).models().kernel
@@ -143,7 +145,7 @@ def test_requests_by_name_and_as_data(panel: Panel) -> None:
     data, buffers = panel.bench.call("code", {"experiment": experiment})
     assert data["code"].startswith('with model.trace("the cat sat on"):\n    wb.ablate(')
     assert (data["faults"], buffers) == ([], [])
-    with pytest.raises(InputError, match="unknown request '__init__'; one of models, tree"):
+    with pytest.raises(InputError, match="unknown request '__init__'; one of models, wrap, tree"):
         panel.bench.call("__init__", {})
     assert all(callable(getattr(panel.bench, method)) for method in METHODS)
 

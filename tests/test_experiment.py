@@ -106,9 +106,12 @@ def test_the_code_is_always_python_or_refused_in_words(e: Experiment) -> None:
     (block,) = ast.parse(to_python(e)).body
     assert isinstance(block, ast.With)
     enabled = [card for card in e.interventions if card.enabled]
-    assert len(block.body) == max(1, len(enabled))
-    for statement in block.body:  # nothing in it but what the kinds write, whatever the names say
-        assert isinstance(statement, (ast.Assign, ast.Expr, ast.Pass))
+    parts = [block.body] if len(e.prompts) == 1 else [each.body for each in block.body if isinstance(each, ast.With)]
+    assert len(parts) == len(e.prompts)
+    for part in parts:
+        assert len(part) == max(1, len(enabled))
+        for statement in part:  # nothing in it but what the kinds write, whatever the names say
+            assert isinstance(statement, (ast.Assign, ast.Expr, ast.Pass))
 
 
 @given(anything)

@@ -20,7 +20,7 @@ from workbench.jupyter.link import PAGES
 SETUP = "import sys, time, workbench as wb\nfrom tests.tiny import gpt2\nmodel = gpt2(); module = model.module"
 EXPERIMENT: dict[str, Any] = {
     "model": "model",
-    "prompt": "the cat sat on",
+    "prompts": ["the cat sat on"],
     "interventions": [
         {"kind": "ablate", "id": "a", "at": {"path": "transformer.h.0.mlp", "positions": [-1]}},
         {"kind": "save", "id": "b", "at": {"path": "transformer.h.1"}, "name": "hidden"},
@@ -48,9 +48,11 @@ def page(client: BlockingKernelClient) -> Iterator[Page]:
 def test_requests_are_answered_while_a_cell_runs(page: Page, tmp_path: Path) -> None:
     with page.busy(tmp_path / "end") as cell:
         assert [model["name"] for model in page.result("models")["models"]] == ["model"]
-        assert page.result("tree", model="model")["rows"][1]["path"] == "transformer"
-        assert page.result("tokens", model="model", prompt="the cat")["tokens"] == ["the", "cat"]
-        assert page.result("shapes", model="model", prompt="the cat")["shapes"]["lm_head"]["output"] == [1, 2, 12]
+        assert page.result("tree", model="model")["words"][1] == "transformer"
+        (tokens,) = page.result("tokens", model="model", prompts=["the cat"])["prompts"]
+        assert tokens["tokens"] == ["the", "cat"]
+        shapes = page.result("shapes", model="model", prompt="the cat")["shapes"]
+        assert shapes["sizes"][shapes["output"][-1]] == [1, 2, 12]  # the last module is lm_head
         assert page.result("code", experiment=EXPERIMENT)["faults"] == []
         run = page.result("run", experiment=EXPERIMENT)["run"]
         assert page.ended(run)["state"] == "done"
@@ -137,21 +139,22 @@ def test_models_are_told_when_a_cell_has_changed_them(page: Page) -> None:
 
 
 def test_errors_are_answered_in_words(page: Page) -> None:
-    assert page.fault("zap")["message"].startswith("unknown request 'zap'; one of models, tree")
+    assert page.fault("zap")["message"].startswith("unknown request 'zap'; one of models, wrap, tree")
     assert page.fault("tree")["message"] == "model: Field required"
     assert page.fault("tree", model="nope")["message"].startswith("there is no model named 'nope' in this kernel")
-    faulty = EXPERIMENT | {"prompt": "the"}
+    faulty = EXPERIMENT | {"prompts": ["the"]}
     faulty["interventions"] = [{"kind": "ablate", "id": "a", "at": {"path": "lm_head", "positions": [3]}}]
     assert page.fault("run", experiment=faulty) == {
         "message": "token 3 is out of range: the prompt has 1 token (0). Use −1 for the last.",
         "card": "a",
         "line": None,
         "detail": None,
+        "level": "error",
     }
     unknown = EXPERIMENT | {"interventions": [{"kind": "zap", "id": "a", "at": {"path": ""}}]}
     assert page.fault("code", experiment=unknown)["message"] == (
         "experiment.interventions.0: Input tag 'zap' found using 'kind' does not match any of the expected tags: "
-        "'save', 'ablate'"
+        "'save', 'ablate', 'set', 'scale', 'add_noise', 'steer', 'patch', 'log', 'code'"
     )
     page.listen(0.2)
     assert not [message for message in page.heard if message["msg_type"] in ("stream", "error")]

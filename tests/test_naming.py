@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event, Thread, get_ident
 from typing import Any
 
 import pytest
@@ -128,6 +129,12 @@ def test_patterns_are_transformers_attentions_and_are_written(name: str) -> None
         heads = attn.heads.save()
     assert (heads[:, :, 2] == 0).all()
     assert (heads[:, :, [0, 1, 3]] != 0).any()
+    if name != "gemma2":  # which has no other attention
+        module.set_attn_implementation("sdpa")
+        with traced(model, inputs):
+            again = [layer.attn.pattern.save() for layer in model.layers]
+        for pattern, beside in zip(again, expected, strict=True):
+            torch.testing.assert_close(pattern.value, beside)
 
 
 @pytest.mark.parametrize("name", WITH_HEADS)
@@ -282,16 +289,90 @@ def test_what_an_architecture_has_not() -> None:
         _ = model.layers[0].mlp.neurons
 
 
-def test_attention_that_makes_no_pattern_says_how_to_get_one() -> None:
+def test_a_pass_that_looks_at_patterns_is_run_with_eager_attention_and_no_other() -> None:
+    model, module, _ = opened("llama")
+    module.set_attn_implementation("sdpa")
+    kind = type(module.config)
+    used: list[str] = []
+    handle = model.layers[0].attn.module.register_forward_pre_hook(
+        lambda attn, args: used.append(attn.config._attn_implementation)
+    )
+    with model.trace(IDS):
+        attn = model.layers[0].attn
+        assert attn.pattern.shape == (2, 4, 5, 5)
+        attn.pattern[:, 2] = 0
+        heads = attn.heads.save()
+    assert (heads[:, :, 2] == 0).all()
+    with pytest.raises(RuntimeError, match="shape"), model.trace(IDS):
+        _ = model.layers[0].attn.pattern @ torch.ones(3)
+    with model.trace(IDS):
+        model.layers[0].attn.heads.save()
+    with model.generate(IDS[:1], max_new_tokens=3, min_new_tokens=3) as tracer:
+        later = wb.list().save()
+        with tracer.iter[1:]:
+            later.append(model.layers[0].attn.pattern)
+    assert [each.shape for each in later] == [(1, 4, 1, 6), (1, 4, 1, 7)]
+    with model.session():
+        with model.trace(IDS):
+            pattern = model.layers[0].attn.pattern
+        with model.trace(IDS):
+            model.layers[0].attn.pattern = pattern.roll(1, 1)
+            rolled = model.layers[0].attn.pattern.save()
+        with model.trace(IDS):
+            model.layers[0].attn.heads.save()
+    handle.remove()
+    assert rolled.shape == (2, 4, 5, 5)
+    assert used == ["eager", "eager", "sdpa", *["eager"] * 3, "eager", "eager", "sdpa"]
+    assert module.config._attn_implementation == "sdpa"
+    assert type(module.config) is kind
+
+
+def test_other_threads_run_the_model_as_it_is_while_patterns_are_looked_at() -> None:
     model, module, inputs = opened("llama")
     module.set_attn_implementation("sdpa")
-    with pytest.raises(InputError, match=r"never made by 'sdpa' attention.*set_attn_implementation\(\"eager\"\)"):
+    with torch.no_grad():
+        plain = module(**inputs).logits
+    used: set[tuple[bool, str]] = set()
+    main, reading, over = get_ident(), Event(), Event()
+
+    def note(attn: Any, args: Any) -> None:
+        used.add((get_ident() == main, attn.config._attn_implementation))
+        if get_ident() == main:
+            reading.set()
+            over.wait(60)  # the other thread's whole passes fall into the middle of this one
+
+    handle = model.layers[1].attn.module.register_forward_pre_hook(note)
+    beside: list[Tensor] = []
+
+    def run() -> None:
+        reading.wait(60)
+        with torch.no_grad():
+            beside.append(module(**inputs).logits)
+        with model.trace(**inputs):
+            logits = model.output.logits.save()
+        beside.append(logits.value)
+        over.set()
+
+    thread = Thread(target=run)
+    thread.start()
+    with traced(model, inputs):
+        pattern = model.layers[1].attn.pattern.save()
+    thread.join()
+    handle.remove()
+    assert used == {(True, "eager"), (False, "sdpa")}
+    for logits in beside:
+        torch.testing.assert_close(logits, plain)
+    torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 7))
+
+
+def test_attention_that_is_chosen_once_says_how_to_get_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, module, inputs = opened("llama")
+    module.set_attn_implementation("sdpa")
+    monkeypatch.setattr(type(module), "_can_set_attn_implementation", classmethod(lambda kind: False))
+    said = "never made by 'sdpa' attention, .*LlamaForCausalLM chooses it when it is made: open the model with attn_"
+    with pytest.raises(InputError, match=said):
         with traced(model, inputs):
             _ = model.layers[0].attn.pattern
-    model.module.set_attn_implementation("eager")
-    with traced(model, inputs):
-        pattern = model.layers[0].attn.pattern.save()
-    assert pattern.shape == (2, 4, 7, 7)
 
 
 def test_prompts_of_unequal_length_and_edits_by_standard_names() -> None:

@@ -408,6 +408,7 @@ def test_statuses_are_events_for_who_wants_them(away: Any, capsys: pytest.Captur
 
 
 def test_the_servers_models(server: Serving) -> None:
+    assert connection(server.host).hosted().functions == ["halved"]
     end = time.monotonic() + 60
     while not all(model.loaded for model in remote.models()) and time.monotonic() < end:
         time.sleep(0.1)

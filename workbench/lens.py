@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from workbench.engine.offloaded import weight_of
 from workbench.errors import InputError
 from workbench.models.naming import FIRST
 from workbench.models.tokens import pieces
@@ -247,17 +248,15 @@ def attention_patterns(model: LanguageModel, prompt: Any) -> Patterns:
     """How each head of each layer attends.
 
     Args:
-        model: a language model whose attention makes patterns (`attn_implementation="eager"`).
+        model: a language model. Whatever it computes attention with, here it is "eager", which makes patterns.
         prompt: one prompt.
 
     Raises:
-        InputError: several prompts; attention that makes no patterns, with the cure.
+        InputError: several prompts; a model that never makes patterns, with the cure.
 
     Example:
         >>> import workbench as wb
-        >>> model = wb.demo("gpt2")
-        >>> model.module.set_attn_implementation("eager")
-        >>> wb.attention_patterns(model, "The Eiffel Tower").patterns.shape[2:]
+        >>> wb.attention_patterns(wb.demo("gpt2"), "The Eiffel Tower").patterns.shape[2:]
         torch.Size([3, 3])
     """
     with model.trace(prompt) as tracer:
@@ -315,11 +314,11 @@ def direct_logit_attribution(
     ids = [_token(model, answer) if answer is not None else int(final.argmax())]
     ids += [] if against is None else [_token(model, against)]
     with torch.no_grad():
-        direction = _difference(unembed.weight[ids].float())  # pyright: ignore[reportIndexIssue]
+        direction = _difference(weight_of(unembed, "weight")[ids].float())
         scaled, shift = _frozen(model.final_norm.module, last.value.float(), parts)
         constant = shift @ direction
         if getattr(unembed, "bias", None) is not None:
-            constant = constant + _difference(unembed.bias[ids].float())  # pyright: ignore[reportIndexIssue]
+            constant = constant + _difference(weight_of(unembed, "bias")[ids].float())
         contributions = torch.cat([scaled @ direction, constant.reshape(1)])
         logits = unembed(model.final_norm.module(last.value))[ids].float()
     text = [pieces(model.tokenizer, [id])[0] if model.tokenizer is not None else str(id) for id in ids]
@@ -396,8 +395,8 @@ def _frozen(norm: nn.Module, stream: Tensor, parts: Tensor) -> tuple[Tensor, Ten
     if isinstance(norm, nn.LayerNorm):
         centred = parts - parts.mean(-1, keepdim=True)
         spread = (stream.var(unbiased=False) + norm.eps).sqrt()
-        shift = torch.zeros_like(stream) if norm.bias is None else norm.bias.float()
-        return centred / spread * norm.weight.float(), shift
+        shift = torch.zeros_like(stream) if norm.bias is None else weight_of(norm, "bias").float()
+        return centred / spread * weight_of(norm, "weight").float(), shift
     if "rmsnorm" in type(norm).__name__.lower():
         eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
         ones = torch.ones_like(stream).to(next(norm.parameters()).dtype)

@@ -2,6 +2,7 @@
 
 import { empty } from './experiment';
 import type {
+  CapsuleReply,
   CodeParams,
   Comparison,
   Experiment,
@@ -65,6 +66,8 @@ export interface State extends Told {
   buffers: DataView[];
   logs: LogLine[];
   compared: Compared | null;
+  /** The capsule that was opened last. */
+  capsule: CapsuleReply | null;
   /** What happened to the kernel, in words, until the next run. */
   notice: string | null;
   canUndo: boolean;
@@ -104,6 +107,7 @@ export const START: State = {
   buffers: [],
   logs: [],
   compared: null,
+  capsule: null,
   notice: null,
   canUndo: false,
   canRedo: false

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from workbench.engine.batching import Cut, Rows
 from workbench.engine.frame import MISSING, Frame, Stopped
 from workbench.engine.gradients import backward
 from workbench.engine.interleaver import Interleaver
+from workbench.engine.offloaded import weight_of
 from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import NodeError, located
@@ -34,7 +35,7 @@ class Passing:
     single invoke) and `layout` says which axes these rows lie along, `trained` gives the parameters that a user
     attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows
     whether all have come to their end, `finish` takes what came of it, and `stepping` is the module that each step
-    calls once.
+    calls once. `around` is entered for a pass that looks inside forwards, with the names of the calls it looks at.
     """
 
     forward: Callable[[], Any]
@@ -45,6 +46,7 @@ class Passing:
     finish: Callable[[Any], Any] | None = None
     ended: Callable[[Rows], bool] | None = None
     stepping: str = ""
+    around: Callable[[set[str]], AbstractContextManager[None]] | None = None
 
 
 class Model(Protocol):
@@ -320,7 +322,7 @@ class Execution:
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
-        return getattr((frame.modules if root is None else root._live())[path], name)
+        return weight_of((frame.modules if root is None else root._live())[path], name)
 
     def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         made = node.op.fn(*args)

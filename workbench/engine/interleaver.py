@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +58,7 @@ class Interleaver:
         self.skips: dict[str, Swapped] = {}  # by path of a module to leave out
         self._forward = passing.forward
         self._layout = passing.layout
+        self._around = passing.around
         self._finish = passing.finish
         self._ended = passing.ended
         self._over: set[int] = set()  # invokes whose text has ended; what is computed for them is padding
@@ -100,19 +101,23 @@ class Interleaver:
             self._frames.clear()
 
     def _with_replacements(self) -> Any:
-        placed: list[tuple[nn.Module, Callable[..., Any]]] = []
-        try:
-            for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
-                module = self.modules[path]
-                placed.append((module, self._replacement(path, module)))
-                place(*placed[-1])
-            return self._forward()
-        finally:
+        with nullcontext() if self._around is None else self._around(self._calls_within()):
+            placed: list[tuple[nn.Module, Callable[..., Any]]] = []
             try:
-                self._take_away(placed)
-            except BaseException:  # as for hooks
-                self._take_away(placed)
-                raise
+                for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
+                    module = self.modules[path]
+                    placed.append((module, self._replacement(path, module)))
+                    place(*placed[-1])
+                return self._forward()
+            finally:
+                try:
+                    self._take_away(placed)
+                except BaseException:  # as for hooks
+                    self._take_away(placed)
+                    raise
+
+    def _calls_within(self) -> set[str]:
+        return {name for block in self._blocks for each in block.inside.values() for name, _ in each}
 
     def _take_away(self, placed: list[tuple[nn.Module, Callable[..., Any]]]) -> None:
         for module, forward in reversed(placed):

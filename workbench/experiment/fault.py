@@ -44,7 +44,7 @@ def _message(error: BaseException) -> str:
     """The error's own words; the kind of error before them where they were not written for a person to act on."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-    words = str(error).split("\nWhile running ")[0].strip()
+    words = re.split("\nWhile (?:running|validating) ", str(error))[0].strip()
     if isinstance(error, WorkbenchError):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -1,5 +1,7 @@
-"""Python → experiment: a cell is read, never run. Calls of the public interventions with literal arguments become cards
-again; every other statement becomes a code card, word for word, with its comments.
+"""Python → experiment: a cell is read, never run.
+
+Calls of the public interventions with literal arguments become cards again; every other statement becomes a code card,
+word for word, with its comments.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from workbench.experiment.kinds import Code, Experiment, Intervention, Measure
 from workbench.experiment.magic_line import header_of
 from workbench.experiment.merging import merged
 from workbench.experiment.statements import Reader, steps_in
-from workbench.experiment.to_python import MEASURED
+from workbench.experiment.to_python import MEASURED, ORDINARY
 from workbench.models.base import NNsight
 
 
@@ -41,12 +43,13 @@ class _Item:
     last: int
 
 
-def from_python(text: str, models: Mapping[str, NNsight] | None = None) -> Experiment:
+def from_python(text: str, variables: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment that a cell stands for.
 
     Args:
         text: Python with one `with model.trace(...)` or `model.generate(...)` block, or a `%%trace` cell.
-        models: the kernel's models by name, by which standard names (`model.layers[2].attn`) are understood.
+        variables: the kernel's, by name: of its models, which give standard names (`model.layers[2].attn`) their
+            meaning, and of texts, which a `%%trace` line may name.
 
     Raises:
         InputError: it is no Python.
@@ -56,20 +59,23 @@ def from_python(text: str, models: Mapping[str, NNsight] | None = None) -> Exper
         >>> e.prompts, e.interventions[0].kind, e.interventions[0].at.positions
         (('The Eiffel Tower',), 'ablate', (-1,))
     """
-    return lifted(text, models).experiment
+    return lifted(text, variables).experiment
 
 
-def lifted(text: str, models: Mapping[str, NNsight] | None = None) -> Lifted:
+def lifted(text: str, variables: Mapping[str, Any] | None = None) -> Lifted:
     """As `from_python`, with the cards' lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith(f"{ORDINARY}\n"):
+        text = text.removeprefix(ORDINARY)
     header, body = header_of(text)
     fault = fault_of(body)
     if fault is not None:
         raise InputError(fault)
-    lift = _Lift(body, models or {})
+    known = variables or {}
+    lift = _Lift(body, {name: each for name, each in known.items() if issubclass(type(each), NNsight)})
     if header is None:
         return lift.text()
-    return lift.cell(dict(header.settings), text.count("\n") - body.count("\n"))
+    return lift.cell(header.settings(known), text.count("\n") - body.count("\n"))
 
 
 class _Lift:
@@ -91,7 +97,11 @@ class _Lift:
     def text(self) -> Lifted:
         """Ordinary Python: what stands before the block, the block, what stands after it."""
         body = self.tree.body
-        found = [(number, node, settings) for number, node in enumerate(body) if (settings := self._opened(node))]
+        found = [
+            (number, node, settings)
+            for number, node in enumerate(body)
+            if isinstance(node, ast.With) and (settings := self._opened(node))
+        ]
         if not found:
             cards = (Code(id="card 1", code=self.source, where="before"),) if self.source.strip() else ()
             return Lifted(Experiment(model=next(iter(self.models), "model"), interventions=cards), {})
@@ -105,6 +115,7 @@ class _Lift:
         lead = self._code(0, before[-1].end_lineno or 0, "before") if before else []
         if not before and self._comments(0, node.lineno - 1):
             lead = self._code(0, node.lineno - 1, "before")
+        assert isinstance(node, ast.With)
         end = node.end_lineno or node.lineno
         trail = self._code(end, len(self.lines), "after")
         return self._experiment(settings, node.body, node.lineno, end, lead, trail)
@@ -155,7 +166,8 @@ class _Lift:
             for number, node in enumerate(nodes):
                 assert isinstance(node, ast.With)
                 end = nodes[number + 1].lineno - 1 if number + 1 < len(nodes) else stop
-                groups.append(self._cards(reader, node.body, node.lineno, end, generate, f"_{number}"))
+                suffix = f"_{number}" if len(nodes) > 1 else ""
+                groups.append(self._cards(reader, node.body, node.lineno, end, generate, suffix))
         else:
             groups = [self._cards(reader, nodes, start, stop, generate, "")]
         twins: dict[str, str] = {}

@@ -38,6 +38,9 @@ def lint(experiment: Experiment, model: NNsight, tensors: Callable[[str], str | 
         model: the model that its name stands for.
         tensors: why there is no kept tensor of a name, None if there is.
     """
+    if experiment.model == "wb":
+        message = "the model is named wb, as the workbench is in its code; give it another name"
+        return (Fault(message=message),)
     faults: list[Fault] = []
     scenes: list[Scene | None] = []
     for number, prompt in enumerate(experiment.prompts):
@@ -48,8 +51,6 @@ def lint(experiment: Experiment, model: NNsight, tensors: Callable[[str], str | 
             if str(error) != TAKES_TENSORS or not number:
                 faults.append(Fault(message=f"{of}{error}"))
             scenes.append(None)
-    if experiment.model == "wb":
-        faults.append(Fault(message="the model is named wb, as the workbench is in its code; give it another name"))
     faults += [Fault(message=each) for each in _measure(experiment, model)]
     if experiment.generate and not hasattr(model.module, "generate"):
         faults.append(Fault(message=f"{type(model.module).__name__} generates no tokens; set the new tokens to 0"))

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from workbench.engine.values import first_tensor
 from workbench.experiment.kinds import Frozen
-from workbench.experiment.to_python import Written, write
+from workbench.experiment.to_python import Written, names_of, write
 from workbench.jupyter.messages import RunResult
 from workbench.jupyter.record import Record
 from workbench.store import Store, write_whole
@@ -76,7 +76,7 @@ class Archive:
         return Record(
             result.run,
             result.experiment,
-            write(result.experiment) if result.purpose != "trace" else Written(result.code, {}),
+            _written(result),
             state=result.state,
             purpose=result.purpose,
             title=result.title,
@@ -84,6 +84,7 @@ class Archive:
             seconds=result.seconds,
             prompts=result.prompts,
             receipts=result.receipts,
+            sites=result.sites,
             saved=list(result.saved),
             logs=list(result.logs),
             fault=result.fault,
@@ -98,6 +99,12 @@ class Archive:
 
     def _files(self) -> list[tuple[int, Path]]:
         return [(int(path.stem), path) for path in self.folder.glob("*.json") if path.stem.isdigit()]
+
+
+def _written(result: RunResult) -> Written:
+    """A cell's code is a person's own, any other is written anew."""
+    experiment = result.experiment
+    return Written(result.code, {}, names_of(experiment)) if result.purpose == "trace" else write(experiment)
 
 
 def _plain(tensor: Any) -> bool:

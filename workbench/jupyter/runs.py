@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from threading import RLock, Thread
+from threading import RLock, Thread, current_thread
 
 from workbench.errors import Cancelled, InputError
 from workbench.experiment.fault import explain
@@ -19,7 +19,7 @@ from workbench.experiment.kinds import Experiment
 from workbench.experiment.to_python import Written
 from workbench.interrupt import Interrupt
 from workbench.jupyter.archive import Archive
-from workbench.jupyter.messages import LogLine, Purpose, State
+from workbench.jupyter.messages import LogLine, Purpose
 from workbench.jupyter.record import Record
 from workbench.models.base import NNsight
 
@@ -31,7 +31,7 @@ KEPT = 3
 Work = Callable[[Record, NNsight], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     record: Record
     model: NNsight
@@ -41,6 +41,7 @@ class _Job:
     """It is computing, so it can be interrupted."""
     cancelled: bool = False
     interrupt: Interrupt | None = None
+    error: BaseException | None = None
 
 
 class Runs:
@@ -65,6 +66,7 @@ class Runs:
         self._lock = RLock()
         self._records: dict[int, Record] = {}
         self._jobs: list[_Job] = []  # the first is running
+        self._cells: list[_Job] = []  # on their cells' threads
         self._last = 0
 
     @property
@@ -91,18 +93,23 @@ class Runs:
             self._next()
         return record
 
-    def begun(self, experiment: Experiment, code: Written) -> Record:
-        """A run that a cell makes itself, on its own thread; it says when it is over by `over`."""
+    def here(self, experiment: Experiment, code: Written, model: NNsight, work: Work, title: str | None) -> Record:
+        """A run that a cell makes on its own thread, at once; what goes wrong in it is raised, and kept as well."""
         with self._lock:
             record = self._new(experiment, code, "trace")
+            record.title = title
+            job = _Job(record, model, work, current_thread())
+            self._cells.append(job)
             self._forget()
+        __tracebackhide__ = True
         self._changed(record)
+        self._through(job)
+        error, job.error = job.error, None
+        if error is None and record.state == "cancelled":
+            error = KeyboardInterrupt(f"{record.name} was cancelled in the panel")
+        if error is not None:
+            raise error
         return record
-
-    def over(self, record: Record, state: State) -> None:
-        """A cell's run has ended."""
-        record.state = state
-        self._finish(record)
 
     def _new(self, experiment: Experiment, code: Written, purpose: Purpose) -> Record:
         archive = self.archive
@@ -131,7 +138,7 @@ class Runs:
     def cancel(self, run: int) -> None:
         """End a run. Raises `InputError` when it has ended already."""
         with self._lock:
-            job = next((job for job in self._jobs if job.record.run == run), None)
+            job = next((job for job in (*self._jobs, *self._cells) if job.record.run == run), None)
             if job is None:
                 state = self._records[run].state if run in self._records else "not known"
                 raise InputError(f"run {run} cannot be cancelled: it is {state}")
@@ -174,6 +181,15 @@ class Runs:
         job.thread.start()
 
     def _thread(self, job: _Job) -> None:
+        try:
+            self._through(job)
+        finally:
+            job.error = None  # it holds the frames of its run, and these their tensors
+            self._next()
+
+    def _through(self, job: _Job) -> None:
+        """Compute a run, to its end or until it is cancelled."""
+        __tracebackhide__ = True
         began = time.monotonic()
         try:
             self._until_closed(job)
@@ -183,25 +199,23 @@ class Runs:
         record = job.record
         with self._lock:
             record.seconds = time.monotonic() - began
-            if record.fault is not None and not job.cancelled:
+            if job.error is not None and not job.cancelled:
                 record.state = "failed"
             elif record.outcome is None:
                 record.state, record.fault = "cancelled", None
                 record.prompts, record.receipts, record.saved = (), (), []
             else:
                 record.state = "done"
-            self._jobs.remove(job)
-        try:
-            self._finish(record)
-        finally:
-            self._next()
+            (self._jobs if job in self._jobs else self._cells).remove(job)
+        self._finish(record)
 
     def _until_closed(self, job: _Job) -> None:
         """Compute. A cancel that arrives between two lines below leads back to the first, and finds its flag set."""
+        __tracebackhide__ = True
         ended = False
         while not ended:
             try:
-                if not job.open and not job.cancelled and job.record.outcome is None and job.record.fault is None:
+                if not job.open and not job.cancelled and job.record.outcome is None and job.error is None:
                     self._compute(job)
                 self._close(job)
                 ended = True
@@ -224,6 +238,7 @@ class Runs:
         self._changed(record)
 
     def _compute(self, job: _Job) -> None:
+        __tracebackhide__ = True
         with self._lock:
             job.open = not job.cancelled
         try:
@@ -233,6 +248,8 @@ class Runs:
         except Cancelled:
             raise
         except BaseException as error:  # a forward pass may even exit(); the next run is to come all the same
+            job.error = error
+            job.cancelled = isinstance(error, KeyboardInterrupt)
             job.record.fault = explain(error, job.record.code.cards)
 
     def _close(self, job: _Job) -> None:

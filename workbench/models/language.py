@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any
 
@@ -18,6 +19,7 @@ from workbench.engine.values import map_tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError
 from workbench.models import containers  # noqa: F401  (registers how outputs and caches travel)
+from workbench.models.attention import PATTERN, eager
 from workbench.models.base import NNsight, Prepared
 from workbench.models.generation import LATER, Generation, forward_later
 from workbench.models.naming import STANDARD, base_of, standard
@@ -38,6 +40,8 @@ from workbench.tracing.elsewhere import Where
 from workbench.tracing.tracer import Tracer
 
 GENERATOR = "generator"
+EAGER = "workbench_eager"
+"""Among the arguments of a scan: attention patterns are looked at."""
 
 
 class LanguageModel(NNsight):
@@ -326,7 +330,9 @@ class LanguageModel(NNsight):
 
     def _passing(self, prepared: Prepared, kwargs: dict[str, Any], generate: bool = False) -> Passing:
         if not generate or not hasattr(self._module, "generate"):
-            return super()._passing(prepared, kwargs, generate)
+            passing = super()._passing(prepared, kwargs, generate)
+            passing.around = self._around
+            return passing
         module = self.__dict__["_module"] = self._base._ready()
         left = not self._decodes  # an answer does not stand behind its prompt
         args, named = self._joined(prepared, left=left)
@@ -353,9 +359,22 @@ class LanguageModel(NNsight):
             finish=generator,
             ended=generation.ended,
             stepping=base_of(module)[0],
+            around=self._around,
         )
 
+    def _around(self, calls: Iterable[str]) -> AbstractContextManager[None]:
+        """Patterns are made by eager attention alone."""
+        return eager(self._root.module) if PATTERN in calls else nullcontext()
+
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: Inside = NOWHERE) -> Scan:
+        if any(name == PATTERN for _, name in inside):
+            kwargs = kwargs | {EAGER: 1}
+        return super()._scan(args, kwargs, inside)
+
     def _forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.pop(EAGER, 0):  # here, since a scan runs a copy of the model
+            with eager(module):
+                return self._forward(module, *args, **kwargs)
         if kwargs.pop(LATER, 0):
             return forward_later(module, self._placed(module, kwargs))
         return module(*args, **self._placed(module, kwargs))

@@ -16,6 +16,7 @@ from workbench.engine.values import first_tensor, shape_text
 from workbench.envoy import Envoy
 from workbench.errors import InputError, PathError
 from workbench.graph.operations import Operation, register
+from workbench.models.attention import PATTERN, can_be_eager, eager
 
 
 class Family(NamedTuple):
@@ -349,8 +350,10 @@ class Attention(Part):
     def pattern(self) -> Any:
         """How much each position attends to each, `(batch, head, query, key)`; rows sum to 1.
 
+        A pass that looks at it is run with eager attention, which makes it; other passes are not.
+
         Raises:
-            InputError: the model computes attention in a way that never makes the pattern.
+            InputError: the model never makes the pattern, and cannot be told to for one pass.
         """
         return self._pattern.output
 
@@ -360,14 +363,20 @@ class Attention(Part):
 
     @property
     def _pattern(self) -> Any:
+        root = self._envoy._root.module
         used = getattr(self._config, "_attn_implementation", None)
-        if used not in ("eager", None):
+        if used not in ("eager", None) and not can_be_eager(root):
             raise InputError(
-                f"attention patterns are never made by {used!r} attention; use the one that makes them: "
-                'model.module.set_attn_implementation("eager"), or attn_implementation="eager" on opening'
+                f"attention patterns are never made by {used!r} attention, and a {type(root).__name__} chooses it when "
+                'it is made: open the model with attn_implementation="eager"'
             )
         envoy = self._layer.find(self._family.pattern) if self._family.pattern else self._envoy
-        return envoy.source.attention_interface.source.nn_functional_dropout
+        with eager(root):
+            found: Any = envoy.source
+            *around, last = PATTERN.split(".")
+            for name in around:
+                found = getattr(found, name).source
+            return getattr(found, last)
 
     def _projected(self, which: int) -> Any:
         paths, fused = self._family.qkv, self._family.fused

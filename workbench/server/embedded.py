@@ -154,6 +154,7 @@ class Embedded:
         try:
             await child.start()
             seat.bytes = await child.load([self._models[key] for key in sorted(keys)])
+            LOG.info("%s: ready; around its jobs: %s", ", ".join(sorted(keys)), "; ".join(child.shut) or "no walls")
         except BaseException:
             await self._close(seat)
             raise
@@ -190,6 +191,7 @@ class Embedded:
                 "busy": seat.busy,
                 "jobs": list(seat.jobs),
                 "done": seat.done,
+                "functions": seat.child.functions,
                 "pid": seat.child.pid,
             }
             for seat in self._seats.values()

@@ -2,7 +2,7 @@
 
 import { useState } from 'react';
 import type { Bench, State } from '../bench';
-import { cards } from '../experiment';
+import { cards, sameCard } from '../experiment';
 import type { Card } from '../experiment';
 import { CardView } from './card';
 import type { Around } from './fields';
@@ -19,10 +19,10 @@ export function Cards({ bench, state }: { bench: Bench; state: State }) {
     prompts: experiment.prompts.length,
     tensors: state.tensors
   };
-  const ranWith = result && new Map(result.experiment.interventions.map(card => [card.id, JSON.stringify(card)]));
+  const ranWith = new Map(result?.experiment.interventions.map(card => [card.id, card]));
   const samePrompts = JSON.stringify(result?.experiment.prompts) === JSON.stringify(experiment.prompts);
   const receipt = (card: Card) =>
-    samePrompts && ranWith?.get(card.id) === JSON.stringify(card)
+    samePrompts && sameCard(ranWith.get(card.id), card)
       ? result?.receipts.find(each => each.card === card.id)
       : undefined;
   const code = kinds?.kinds.find(each => each.kind === 'code');

@@ -80,6 +80,16 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
               >
                 <Icon sign="back" />
               </button>
+              {!brief && run.state === 'done' && (
+                <button
+                  className="wb-icon"
+                  aria-label={`Save run ${run.run} as a capsule`}
+                  title="Save as a capsule: one file that anyone can run again and compare"
+                  onClick={() => void bench.saveCapsule(run.run)}
+                >
+                  <Icon sign="capsule" />
+                </button>
+              )}
               {!brief && (
                 <button className="wb-icon" aria-label={`Delete run ${run.run}`} title="Delete" onClick={() => void bench.forget(run.run)}>
                   <Icon sign="close" />

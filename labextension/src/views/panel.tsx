@@ -47,8 +47,13 @@ export function Panel({ bench, draw, beside }: Props) {
       <section className="wb-section" aria-label="Model and kernel">
         <header>
           <h2>Model</h2>
+          {ready && info && (
+            <span className="wb-quiet wb-fact" title={`${info.parameters.toLocaleString('en')} parameters, ${info.modules} modules`}>
+              {count(info.parameters)} · {info.wrapped ? info.device : 'not wrapped'}
+            </span>
+          )}
           <span className="wb-quiet" title={state.place ?? ''}>
-            {state.place ?? ''}
+            <bdi>{state.place ?? ''}</bdi>
           </span>
         </header>
         <select
@@ -61,7 +66,8 @@ export function Panel({ bench, draw, beside }: Props) {
           {!ready && <option value="">no model</option>}
           {state.models.map(each => (
             <option key={each.name} value={each.name}>
-              {each.name} · {each.cls} · {count(each.parameters)} · {each.wrapped ? each.device : 'not wrapped'}
+              {each.name} · {each.cls}
+              {each.wrapped ? '' : ' · not wrapped'}
             </option>
           ))}
         </select>

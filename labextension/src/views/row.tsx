@@ -48,7 +48,7 @@ export const Row = memo(function Row(props: Props) {
   const expandable = fold || tree.children[row] > 0;
   const badges = props.badges ? props.badges.split(' ') : [];
   const shape = into ? `${into} → ${out}` : out;
-  const parameters = `${(tree.columns.parameters[row] * count).toLocaleString('en')} parameters`;
+  const parameters = `${(tree.parameters(row) * count).toLocaleString('en')} parameters`;
   const label = [
     path,
     fold ? `${cls} ×${count}` : cls,

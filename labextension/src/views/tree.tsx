@@ -34,10 +34,10 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
   const scroller = useRef<HTMLDivElement>(null);
   const typed = useRef({ text: '', at: 0 });
 
-  const [seen, setSeen] = useState<Tree | null>(null);
+  const [seen, setSeen] = useState<Tree | null>(null); // the same modules again, as after a run that loaded weights, stay open
   if (tree !== seen) {
     setSeen(tree);
-    setOpened(tree && (seen && same(tree, seen) ? opened : tree.opening()));
+    setOpened(tree && (seen?.same(tree) ? opened : tree.opening()));
   }
   const lines = useMemo<Line[]>(() => {
     if (!tree || !opened || tree !== seen) {
@@ -90,7 +90,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     [tree, add]
   );
 
-  // How long it takes from the kernel's answer, or from a click, until the rows are drawn: for the browser's own tools.
+  // How long it takes from asking the kernel, or from a click, until the rows are drawn: for the browser's own tools.
   useEffect(() => {
     if (lines.length && performance.getEntriesByName('workbench:tree').length) {
       performance.measure('workbench:tree drawn', 'workbench:tree');
@@ -279,6 +279,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
         </div>
         {tree && tree.length > 0 && lines.length === 0 && <p className="wb-quiet">No module matches “{query}”.</p>}
       </div>
+      {tree && lines.length > 0 && <Foot tree={tree} line={lines[at]} words={shapeOf(shapes, lines[at].row).words} />}
       {more && tree && (
         <Actions
           place={more}
@@ -295,12 +296,23 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
   );
 });
 
-const idOf = (line: { row: number; fold: boolean }): string => `wb-row-${line.row}${line.fold ? 'f' : ''}`;
-
-/** The same modules again, as after a run that loaded the weights: what was open stays so. */
-function same(a: Tree, b: Tree): boolean {
-  return a.length === b.length && a.columns.names.every((name, row) => name === b.columns.names[row]);
+/** Of the row in hand, what has no room on it. */
+function Foot({ tree, line, words }: { tree: Tree; line: Line; words: string }) {
+  const { row, fold } = line;
+  const count = fold ? tree.count(row) : 1;
+  const parameters = `${(tree.parameters(row) * count).toLocaleString('en')} parameters`;
+  const parts = [tree.standard(row), fold ? `${count} alike` : '', parameters, words];
+  return (
+    <p className="wb-foot" role="note" aria-label="The module in hand">
+      <code title={tree.path(row)}>
+        <bdi>{tree.path(row) || tree.name(row)}</bdi>
+      </code>
+      <span>{parts.filter(Boolean).join(' · ')}</span>
+    </p>
+  );
 }
+
+const idOf = (line: { row: number; fold: boolean }): string => `wb-row-${line.row}${line.fold ? 'f' : ''}`;
 
 /** In a search, rows that only lead to others are passed by. */
 function matches(tree: Tree | null, line: Line, lines: Line[]): boolean {
