@@ -37,7 +37,9 @@ class Invoker:
         if self.inputs is None and not (_traced(self._given) or (self._options and _traced(self._options))):
             token = CURRENT.set(None)
             try:
-                self.inputs = tracer.model._prepare(*values_of(self._given), **values_of(self._options))
+                self.inputs = tracer.model._prepare(
+                    *values_of(self._given), **(values_of(self._options) if self._options else {})
+                )
             finally:
                 CURRENT.reset(token)
             self._given = ()
