@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 import workbench as wb
 from tests.nets import TwoLayers, hooked, hooks_left, traced, two_layers
@@ -210,6 +211,22 @@ def test_dataclass_outputs_are_read_and_edited_and_the_users_input_is_left() -> 
 
 
 # ---- edits
+
+
+def test_a_dataclass_of_traced_values_is_put_in_place_of_an_output() -> None:
+    net = After()
+    model: Any = wb.NNsight(net)
+    with model.trace(X):
+        model.made.output = Made(model.made.output.hidden * 0, model.made.output.logits * 2)
+        out = model.output.save()
+    torch.testing.assert_close(out.value, net.made.inner(X) * 2)
+    language: Any = wb.demo("gpt2")
+    with language.trace("The Eiffel Tower"):
+        language.output = CausalLMOutputWithCrossAttentions(logits=language.output.logits * 0)
+        out = traced(language.output).save()
+    assert isinstance(out.value, CausalLMOutputWithCrossAttentions)
+    assert out.value.logits is not None
+    assert not out.value.logits.any()
 
 
 def test_edits_stack_and_leave_the_original(net: TwoLayers, model: Any) -> None:

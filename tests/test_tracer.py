@@ -8,6 +8,8 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -612,12 +614,75 @@ def test_a_saved_value_is_taken_for_what_it_is(net: TwoLayers, model: wb.NNsight
     with model.trace(x):
         out = model.output.save()
         number = model.output.shape[0]
-        assert not isinstance(out, torch.Tensor)
-    assert isinstance(out, torch.Tensor)
+        pair = wb.dict(a=1).save()
+        assert not isinstance(pair, dict)
+    assert isinstance(out.value, torch.Tensor)  # type: ignore[attr-defined]
+    assert isinstance(pair, dict)
     assert number == 2
     torch.testing.assert_close(out, net(x))
     assert torch.equal(pickle.loads(pickle.dumps(out)), net(x))
     assert type(pickle.loads(pickle.dumps(out))) is torch.Tensor
+
+
+ONLY_TENSORS: dict[str, Callable[[Any], Any]] = {
+    "tensor": torch.tensor,
+    "as_tensor": torch.as_tensor,
+    "new_tensor": torch.ones(2).new_tensor,
+    "Tensor": torch.Tensor,
+    "where": lambda out: torch.where(out > 0, out, 0),
+    "Parameter": nn.Parameter,
+    "grad": lambda out: setattr(torch.ones(2, 2, requires_grad=True), "grad", out),
+    "data": lambda out: setattr(torch.ones(2, 2), "data", out),
+    "vmap": lambda out: torch.vmap(torch.sin)(out),
+    "functional grad": lambda out: torch.func.grad(torch.sum)(out),
+    "optimizer": lambda out: torch.optim.SGD([out], lr=1),
+    "buffer": lambda out: nn.Module().register_buffer("buffer", out),
+    "load": lambda out: nn.Bilinear(1, 2, 2).load_state_dict({"weight": out, "bias": out}),
+    "list": lambda out: torch.tensor([out.sum(), out.sum()]),
+}
+"""What takes real tensors, in C++ or by a check: a saved value is taken, or refused in words; it never ends Python."""
+
+
+def test_a_saved_value_where_only_tensors_will_do(model: wb.NNsight, x: torch.Tensor) -> None:
+    with model.trace(x):
+        out = model.output.save()
+    for name, take in ONLY_TENSORS.items():
+        said = ""
+        try:
+            made = take(out)
+        except (TypeError, ValueError, RuntimeError) as error:
+            made, said = None, str(error)
+        assert not said or "Proxy" in said or "size mismatch" in said, name
+        assert made is None or made.shape in (out.shape, (2,)), name
+    with model.trace(x):
+        total = model.output.sum().save()
+    with pytest.raises(TypeError, match=r"give x\.value of each"):
+        torch.tensor([total])
+
+
+def test_a_saved_value_is_the_input_of_a_trace(net: TwoLayers, model: Any, x: torch.Tensor) -> None:
+    with model.trace(x):
+        hidden = model.layer1.output.save()
+    last = wb.NNsight(net.layer2)
+    assert torch.equal(last.trace(hidden, trace=False), net(x))
+    with last.trace(input=hidden):
+        out = last.output.save()
+    assert torch.equal(out, net(x))
+    language = wb.demo()
+    with language.trace("The Eiffel Tower"):
+        ids = language.inputs[1]["input_ids"].save()
+        mask = traced(torch.ones_like(ids)).save()
+        logits = language.output.logits.save()
+    given = language.trace(ids, attention_mask=mask, trace=False).logits
+    named = language.trace(input_ids=ids, attention_mask=mask, trace=False).logits
+    torch.testing.assert_close((given, named), (logits.value, logits.value))
+
+
+def test_a_saved_value_is_kept_in_a_file(model: wb.NNsight, x: torch.Tensor, tmp_path: Path) -> None:
+    with model.trace(x):
+        out = model.output.save()
+    torch.save({"out": out}, tmp_path / "out.pt")
+    assert torch.equal(torch.load(tmp_path / "out.pt", weights_only=True)["out"], out)
 
 
 def test_a_saved_token_is_decoded() -> None:

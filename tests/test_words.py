@@ -321,6 +321,12 @@ def index_out_of_range(model: Any) -> None:
         model.layer1.output[:, 10] = 0
 
 
+@case(IndexError, "layer1.output is a tensor, not a tuple, so its [0] is the first row: leave [0] out")
+def tuple_of_an_older_transformers(model: Any) -> None:
+    with model.trace(X):
+        model.layer1.output[0][:, -1].save()
+
+
 @case(IndexError, "test_words.py line")
 def index_says_its_line(model: Any) -> None:
     with model.trace(X):

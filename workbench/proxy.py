@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,8 +64,17 @@ class Proxy(Pending):
 
     @property
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """After the run, what the value is: libraries that ask `isinstance(x, Tensor)` then take it as one."""
-        return type(self) if self._value is _MISSING else type(self._value)
+        """After the run, what the value is: libraries that ask `isinstance(x, dict)` then take it as one.
+
+        Of a tensor this is told only to Python that is known to do no more than ask: torch's C++ would believe it too,
+        and read the memory of a tensor where there is none.
+        """
+        value = self._value
+        if value is _MISSING:
+            return type(self)
+        if isinstance(value, _IN_C) and sys._getframe(1).f_globals.get("__name__") not in _ASKING:
+            return type(self)
+        return type(value)
 
     @property
     def value(self) -> Any:
@@ -211,7 +222,10 @@ class Proxy(Pending):
         return self._answer(bool, NO_BRANCH)
 
     def __len__(self) -> int:
-        return len(self._fake("len()")) if self._recording() else len(self.value)
+        value = self._fake("len()") if self._recording() else self.value
+        if isinstance(value, torch.Tensor) and not value.ndim:
+            raise TypeError("len() of a 0-d tensor; where a list of saved values is converted, give x.value of each")
+        return len(value)
 
     def __iter__(self) -> Iterator[Any]:
         if self._recording() and self._recorder.fake is not None:
@@ -243,6 +257,13 @@ class Proxy(Pending):
 
         return self._answer(as_array, NO_ARRAY)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """The memory of a tensor: how `torch.as_tensor` and `torch.tensor` read what is not one itself."""
+        return self._answer(lambda value: value.detach().__dlpack__(**options), NO_ARRAY)
+
+    def __dlpack_device__(self) -> Any:
+        return self._answer(lambda value: value.__dlpack_device__(), NO_ARRAY)
+
     def __array_function__(self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         return self._answer(lambda value: func(*values_of(args), **values_of(kwargs)), NO_ARRAY)
 
@@ -266,12 +287,21 @@ class Proxy(Pending):
         own = ["save", "stop", "value"]
         return own if self._recording() or self._value is _MISSING else [*own, *dir(self._value)]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled and copied as its value."""
-        return _identity, (self.value,)
+    def __copy__(self) -> Any:
+        return copy.copy(self.value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.value, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled as its value."""
+        value = self.value
+        return value.__reduce_ex__(protocol) if isinstance(value, torch.Tensor) else (_identity, (value,))
 
 
 _set = object.__setattr__
+_IN_C = (torch.Tensor, torch.UntypedStorage, torch.TypedStorage, torch.Generator, torch.Size)
+_ASKING = frozenset({"torch.testing._comparison", "transformers.utils.generic"})
 
 
 def _identity(value: Any) -> Any:
@@ -318,6 +348,11 @@ _set_name = Attribute._name.__set__  # pyright: ignore[reportAttributeAccessIssu
 def value_of(value: Any) -> Any:
     """The value of a finished proxy; anything else as it is."""
     return value.value if isinstance(value, Proxy) else value
+
+
+def settled(value: Any) -> Any:
+    """The value of a proxy of an earlier trace; a value that is still to come, and anything else, as it is."""
+    return value.value if issubclass(type(value), Proxy) and not value._recording() else value
 
 
 def values_of(container: Any) -> Any:

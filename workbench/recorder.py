@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -237,7 +238,19 @@ class Recorder:
             return slice(*[self._encode(part, refs) for part in (value.start, value.stop, value.step)])
         if kind is dict:
             return {name: self._encode(item, refs) for name, item in value.items()}
+        if hasattr(kind, "__dataclass_fields__") and kind is not type:
+            return self._encode_fields(value, refs)
         return self.bind(value)
+
+    def _encode_fields(self, value: Any, refs: list[int]) -> Any:
+        """A dataclass (a model's output is one) that holds traced values is put together in the run."""
+        fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.init}
+        if not any(getattr(type(each), "_ref_in", None) is not None for each in fields.values()):
+            return self.bind(value)
+        kind = type(value)
+        made = self.add(Operation(kind.__name__, kind, shared=False), (), fields)
+        refs.append(made._ref.id)
+        return made._ref
 
     def bind(self, value: Any) -> Argument:
         """Name something that the graph does not hold itself; the same object gets the same name."""

@@ -373,10 +373,21 @@ class Execution:
             if value is not MISSING and ref != node.guard:
                 name = str(source.args[0]) if source.op is ops.SITE else f"%{ref}"
                 sizes.append(f"{name} {'has' if isinstance(value, Tensor) else 'is'} {shape_text(value)}")
+                sizes += self._first_row(source, value)
         known = f" — {', '.join(sizes)}" if sizes else ""
         if "workbench.proxy.Proxy" in str(error):
             known += ". A traced value stands inside another object: make that object outside the session"
         return located(error, f"{error}\nWhile running {node} — {line.text}{known}", line)
+
+    def _first_row(self, node: Node, value: Any) -> list[str]:
+        """Older transformers gave tuples where newer ones give tensors: `[0]` of one silently means its first row."""
+        if node.op is not ops.GETITEM or node.args[1:] != (0,) or type(node.args[0]) is not Ref:
+            return []
+        of = self._nodes[node.args[0].id]
+        row = isinstance(value, Tensor) and value._base is not None and value._base.ndim == value.ndim + 1
+        if of.op is not ops.SITE or not row:
+            return []
+        return [f"{of.args[0]} is a tensor, not a tuple, so its [0] is the first row: leave [0] out"]
 
     def reason(self, id: int) -> str:
         """Why a kept node has no value."""

@@ -42,7 +42,11 @@ class Creation(TorchFunctionMode):
 
     def close(self) -> None:
         """Leave, if it was entered, wherever it stands: coroutines that take turns do not leave in order."""
-        if not any(_at(index) is self for index in range(_count())):
+        count = _count()
+        if count and _at(count - 1) is self:  # as nearly always
+            _pop()
+            return
+        if not any(_at(index) is self for index in range(count)):
             return
         above: list[Any] = []
         while (top := _pop()) is not self:

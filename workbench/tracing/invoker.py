@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from workbench.engine.scan import NOWHERE, Inside, Scan
 from workbench.errors import DeferredError, InputError
 from workbench.graph.modes import as_outside
-from workbench.proxy import Proxy
+from workbench.proxy import Proxy, values_of
 from workbench.recorder import CURRENT
 from workbench.tracing.creation import Creation
 
@@ -37,7 +37,9 @@ class Invoker:
         if self.inputs is None and not (_traced(self._given) or (self._options and _traced(self._options))):
             token = CURRENT.set(None)
             try:
-                self.inputs = tracer.model._prepare(*_values(self._given), **self._options)
+                self.inputs = tracer.model._prepare(
+                    *values_of(self._given), **(values_of(self._options) if self._options else {})
+                )
             finally:
                 CURRENT.reset(token)
             self._given = ()
@@ -112,7 +114,3 @@ def _traced(value: Any) -> bool:
     if issubclass(kind, dict):
         return any([_traced(each) for each in value.values()])
     return False
-
-
-def _values(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(each.value if isinstance(each, Proxy) else each for each in given)

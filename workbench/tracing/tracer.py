@@ -23,7 +23,7 @@ from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.modes import state
 from workbench.graph.source import UNKNOWN, Line, caller, text
-from workbench.proxy import Proxy
+from workbench.proxy import Proxy, settled
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.cache import KEEP, Cache
 from workbench.tracing.elsewhere import Call, Where, checked, elsewhere, keys_of, names_of
@@ -109,6 +109,8 @@ class Tracer(Scope):
         self._outside = self._recorder.outside if around is None else state()
         self._outer_aside, self._recorder.aside = self._recorder.aside, self._aside
         self._shapes.register(self._block, self._scan_of)
+        if self._kwargs:
+            self._kwargs = {name: settled(value) for name, value in self._kwargs.items()}
         if not self._inputs and any(isinstance(value, Tensor) for value in self._kwargs.values()):
             named = {name: value for name, value in self._kwargs.items() if isinstance(value, Tensor)}
             self._kwargs = {name: value for name, value in self._kwargs.items() if name not in named}
