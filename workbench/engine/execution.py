@@ -368,7 +368,18 @@ class Execution:
         known = f" — {', '.join(sizes)}" if sizes else ""
         if "workbench.proxy.Proxy" in str(error):
             known += ". A traced value stands inside another object: make that object outside the session"
+        if isinstance(error, IndexError):
+            known += self._first_row(node)
         return located(error, f"{error}\nWhile running {node} — {line.text}{known}", line)
+
+    def _first_row(self, node: Node) -> str:
+        """What to write where `output[0]` was meant for a tuple's first: older transformers' blocks gave one."""
+        item = self._nodes[node.args[0].id] if node.args and type(node.args[0]) is Ref else node
+        source = self._nodes[item.args[0].id] if item.args and type(item.args[0]) is Ref else item
+        if item.op.name != "getitem" or item.args[1:] != (0,) or source.op is not ops.SITE:
+            return ""
+        site = source.args[0]
+        return f". {site} is a tensor here and no tuple, so that {site}[0] is its first row alone: leave the [0] out"
 
     def reason(self, id: int) -> str:
         """Why a kept node has no value."""
