@@ -312,8 +312,13 @@ def test_text_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
     model = wb.demo("gpt2")
     prompt = "The Eiffel Tower is in the city of"
     said: list[list[str]] = []
+    calls: list[int] = []
+    model._ready()
+    handle = model.lm_head.module.register_forward_hook(lambda *_: calls.append(len(said)))
     tokens = model.generate(prompt, max_new_tokens=2, stream=said.append, trace=False)
+    handle.remove()
     assert said == [[model.tokenizer.decode([token])] for token in tokens[0, -2:].tolist()]
+    assert calls == [0, 1]  # each word is said before the next is begun
     model.generate(prompt, max_new_tokens=2, stream=True, trace=False)
     assert capsys.readouterr().out == "".join(text for (text,) in said)
 

@@ -375,6 +375,18 @@ def test_attention_that_is_chosen_once_says_how_to_get_a_pattern(monkeypatch: py
             _ = model.layers[0].attn.pattern
 
 
+def test_code_for_blocks_that_returned_a_tuple_is_told_what_to_leave_out() -> None:
+    model, *_ = opened("llama")
+    said = r"layers.1.output is a tensor, not a tuple, so its \[0\] is the first row: leave \[0\] out"
+    with pytest.raises(IndexError, match=said), model.trace(IDS):
+        model.model.layers[1].output[0][:, -1, :].save()
+    with pytest.raises(IndexError, match=said), model.trace(IDS):
+        model.model.layers[1].output[0][:, -1, :] = 0
+    with pytest.raises(IndexError, match="out of bounds") as error, model.trace(IDS):
+        model.model.layers[1].output[:, 99].save()
+    assert "no tuple" not in str(error.value)
+
+
 def test_prompts_of_unequal_length_and_edits_by_standard_names() -> None:
     model, *_ = opened("llama")
     with model.trace() as tracer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +131,73 @@ def test_in_an_edit_in_a_file_in_a_loop_and_in_generation(tmp_path: Path) -> Non
         with hooked(model.layers[1].module, change):
             plain = model.module.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)
         assert torch.equal(tokens[row, -3:], plain[0, -3:])
+
+
+INTERVENTIONS: dict[str, Callable[[Any], None]] = {
+    "zero": lambda layer: wb.ablate(layer, positions=0),
+    "mean": lambda layer: wb.ablate(layer.mlp, positions=[0, -1], mode="mean"),
+    "reference": lambda layer: wb.ablate(layer.mlp, positions=[1], mode="reference", source=[9, 4, 8]),
+    "scale": lambda layer: wb.scale(layer, 3.0, positions=1),
+    "steer": lambda layer: wb.steer(layer, torch.linspace(-1, 1, 32), positions=[1, -2]),
+    "heads": lambda layer: wb.ablate(layer.attn, positions=[0, 1], heads=[0, 3]),
+    "neurons": lambda layer: wb.scale(layer.mlp, 5.0, positions=[-2], neurons=[4, 5]),
+    "patch": lambda layer: wb.patch(layer, [9, 4, 8], positions=[0, -1], source_positions=[1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", INTERVENTIONS)
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_interventions_are_at_each_prompts_own_positions(name: str, kind: str) -> None:
+    model = opened(name)
+    intervene = INTERVENTIONS[kind]
+    with model.trace(LIST):
+        intervene(model.layers[1])
+        _ = model.layers[1].output.shape  # which is worked out with the intervention in it
+        ours = model.output.logits.save()
+    changed = 0.0
+    for found, row in zip(ours, LIST, strict=True):
+        with model.trace([row]):
+            intervene(model.layers[1])
+            beside = model.output.logits.save()
+        torch.testing.assert_close(found[-len(row) :], beside[0], rtol=1e-4, atol=2e-5)
+        with torch.no_grad():
+            changed += float((model.module(input_ids=torch.tensor([row])).logits - beside).abs().max())
+    assert changed > 1e-3
+
+
+def test_values_drawn_at_random_are_never_of_padding() -> None:
+    model = opened("gpt2")
+    with model.trace(LIST):
+        before = model.layers[1].resid_post.clone().save()
+        wb.ablate(model.layers[1], mode="resample", seed=3)
+        after = model.layers[1].resid_post.save()
+    for row, prompt in enumerate(LIST):
+        own = before[row, -len(prompt) :]
+        for drawn in after[row]:
+            assert (own - drawn).abs().amax(-1).min() < 1e-6
+
+
+def test_edits_at_positions_open_in_a_process_that_knows_nothing_of_them(tmp_path: Path) -> None:
+    model = wb.demo()
+    texts = ["The Eiffel Tower is in the city of", "The Colosseum"]
+    with model.edit() as edited:
+        wb.ablate(model.layers[1].mlp, positions=[0, -1], mode="mean")
+        model.layers[2].attn.heads[:, :, 1] *= 0.5
+        model.layers[3].attn.pattern[:, 0] = 0
+    edited.save_edits(tmp_path / "edits.safetensors")
+    code = """
+import json, sys, workbench as wb
+edited = wb.demo().load_edits(sys.argv[1])
+with edited.trace(json.loads(sys.argv[2])):
+    logits = edited.output.logits[:, -1].save()
+print(json.dumps(logits.tolist()))
+"""
+    given = [sys.executable, "-c", code, str(tmp_path / "edits.safetensors"), json.dumps(texts)]
+    done = subprocess.run(given, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-1000:]
+    with edited.trace(texts):
+        logits = edited.output.logits[:, -1].save()
+    torch.testing.assert_close(logits.value, torch.tensor(json.loads(done.stdout)), rtol=1e-4, atol=1e-4)
 
 
 def test_an_encoders_positions() -> None:

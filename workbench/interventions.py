@@ -15,7 +15,8 @@ from workbench.envoy import Envoy
 from workbench.errors import InputError
 from workbench.graph import operations as ops
 from workbench.models.naming import FIRST, View, standard
-from workbench.numerics import DRAWN, FITTED, LIKE, NOISE
+from workbench.models.positions import own_drawn, own_inputs, own_mean, own_positions
+from workbench.numerics import FITTED, LIKE, NOISE
 from workbench.proxy import Proxy
 from workbench.recorder import Recorder, require
 from workbench.subscript import indices
@@ -50,7 +51,7 @@ def ablate(
     Args:
         at: a module, whose first output tensor is meant, or a traced value of it, such as `m.input` or `m.output[1]`;
             a tensor `(batch, position, feature)`, or any tensor when `positions` is left out and `mode` is "zero".
-        positions: which tokens, counted from 0, or from the end as -1; None for all.
+        positions: which tokens, counted from 0, or from the end as -1, of each prompt its own; None for all.
         mode: "zero"; "mean" for the mean over all positions of the same prompt, `(batch, 1, feature)`; "reference" for
             the mean over the positions of another prompt; "resample" for the values at positions of another prompt,
             or without one of the same, that are drawn at random.
@@ -88,12 +89,18 @@ def ablate(
     if mode == "zero":
         site.write(0)
     elif mode == "mean":
-        site.write(_like(site.value.mean(1, keepdim=True), site))
+        site.write(_like(own_mean(site.value), site))
     elif mode == "reference":
-        site.write(_like(site.elsewhere(source).mean(1, keepdim=True), site))
+        given: Any = source
+        mean = site.elsewhere(source, own_mean) if isinstance(source, (str, list)) else given.mean(1, keepdim=True)
+        site.write(_like(mean, site))
     else:
-        other = site.value if source is None else site.elsewhere(source)
-        site.write(require("ablate").add(DRAWN, (site.value, other, seed))[site.index])
+        there: tuple[Any, Any] = (source, None)  # a value, and what says where its own positions are
+        if source is None:
+            there = site.value, own_inputs()
+        elif isinstance(source, (str, list)):
+            there = site.elsewhere(source, lambda value: (value, own_inputs()))
+        site.write(own_drawn(site.value, there[0], seed, there[1])[site.index])
 
 
 def scale(
@@ -240,15 +247,18 @@ def patch(
     """
     site = located(at, Where(positions, heads, neurons, index))
     if isinstance(source, (str, list)):
-        there = site.index
+        chosen_there = Where(positions, heads, neurons)
         if source_positions is not None:
             chosen, given = _chosen(positions, "positions"), _chosen(source_positions, "source_positions")
             if chosen is None or given is None or len(chosen) != len(given):
                 raise InputError(
                     "source_positions are as many as positions: patch(…, positions=[3], source_positions=[4])"
                 )
-            there = _index(Where(source_positions, heads, neurons))
-        site.write(site.elsewhere(source)[there])
+            chosen_there = Where(source_positions, heads, neurons)
+        inside = site.index if index is not None else None
+        site.write(
+            site.elsewhere(source, lambda value: value[_index(chosen_there, value) if inside is None else inside])
+        )
     else:
         if source_positions is not None:
             raise InputError("source_positions are of another prompt; of a tensor, choose them by indexing it")
@@ -302,13 +312,12 @@ class Located(NamedTuple):
     def write(self, new: Any) -> None:
         self.value[self.index] = new
 
-    def elsewhere(self, source: Any) -> Any:
-        """The same site's value for another prompt, or the tensor that is given instead of one."""
-        if not isinstance(source, (str, list)):
-            return source
+    def elsewhere(self, source: str | list[Any], part: Callable[[Any], Any] | None = None) -> Any:
+        """The same site's value for another prompt, or what `part` makes of it where that prompt is the open invoke."""
         aside = require("another prompt").aside
         with aside(source if isinstance(source, str) else tuple(source)) if aside is not None else nullcontext():
-            return self.read()
+            value = self.read()
+            return value if part is None else part(value)
 
 
 def located(at: At, where: Where) -> Located:
@@ -322,12 +331,14 @@ def located(at: At, where: Where) -> Located:
         raise InputError("a value is of heads or of neurons; choose one of them")
     if where.index is not None and where[:3] != (None, None, None):
         raise InputError("an index says it all: leave positions, heads and neurons out, or leave out the index")
-    if where.heads is not None:
-        return Located(heads(at), _index(where), lambda: heads(at))
-    if where.neurons is not None:
-        return Located(neurons(at), _index(where), lambda: neurons(at))
     if where.index is None:
-        return Located(tensor_of(at), _index(where), _again(at, tensor_of))
+        read: Callable[[], Any] = _again(at, tensor_of)
+        if where.heads is not None:
+            read = lambda: heads(at)  # noqa: E731
+        elif where.neurons is not None:
+            read = lambda: neurons(at)  # noqa: E731
+        value = tensor_of(at) if where.heads is None and where.neurons is None else read()
+        return Located(value, _index(where, value), read)
     path = indices(where.index) if isinstance(where.index, str) else (where.index,)
     inner: Callable[[Any], Any] = lambda each: _inside(each, path[:-1]) if len(path) > 1 else tensor_of(each)  # noqa: E731
     return Located(inner(at), path[-1], _again(at, inner))
@@ -391,16 +402,22 @@ def _layer_of(envoy: Envoy, what: str) -> Any:
     return layers[int(number)]
 
 
-def _index(where: Where) -> Any:
-    """Positions, and heads or neurons, as an index into `(batch, position, …)`."""
+def _index(where: Where, value: Any) -> Any:
+    """Positions, and heads or neurons, as an index into a traced value `(batch, position, …)`.
+
+    Positions are each prompt's own, in a list of prompts of unequal length too.
+    """
     positions = _chosen(where.positions, "positions")
     part = _chosen(where.heads, "heads") if where.heads is not None else _chosen(where.neurons, "neurons")
     if positions is None and part is None:
         return ...
-    if part is None:
-        return (slice(None), positions)
     if positions is None:
         return (slice(None), slice(None), part)
+    own = own_positions(value, positions)
+    if part is None:
+        return own
+    if type(own) is not tuple:  # traced: rows and columns, each `(batch, position)`
+        return (own[0][..., None], own[1][..., None], part)
     return (slice(None), [[each] for each in positions], part)  # each of the positions with each of the heads
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from workbench.graph.operations import Operation, register
 from workbench.models.naming import base_of
+from workbench.numerics import DRAWN, drawn
 from workbench.recorder import require
 
 
@@ -55,6 +57,19 @@ def own_mean(value: Any) -> Any:
     return require("a mean over positions").always(OWN_MEAN, (_inputs(), value))
 
 
+def own_inputs() -> Any:
+    """What says where the open invoke's own tokens are, for `own_drawn`; None where all positions are."""
+    return _inputs() if _may_be_padded() else None
+
+
+def own_drawn(value: Any, other: Any, seed: int, inputs: Any) -> Any:
+    """For each position of `value`, what `other` has at one of its own positions, drawn at random."""
+    recorder = require("a draw of positions")
+    if inputs is None:
+        return recorder.always(DRAWN, (value, other, seed))
+    return recorder.always(OWN_DRAWN, (inputs, value, other, seed))
+
+
 def _inputs() -> Any:
     recorder = require("positions")
     return recorder.site(base_of(recorder.root.module)[0], "input")  # type: ignore[attr-defined]  # a model
@@ -79,6 +94,9 @@ def _own(inputs: Any, value: Tensor, positions: list[int]) -> Any:
     mask = _mask(inputs[1], value)
     if mask is None:
         return (slice(None), positions)
+    if isinstance(mask, FakeTensor):
+        rows = torch.arange(len(mask), device=mask.device)[:, None]
+        return rows, rows.new_zeros((len(mask), len(positions)))
     first, count = mask.int().argmax(1), mask.sum(1).int()  # (batch)
     columns = []
     for position in positions:
@@ -100,11 +118,25 @@ def _own_mean(inputs: Any, value: Tensor) -> Tensor:
     return (value * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
 
 
+def _own_drawn(inputs: Any, value: Tensor, other: Tensor, seed: int) -> Tensor:
+    mask = _mask(inputs[1], other)
+    if mask is None:
+        return drawn(value, other, seed)
+    first, count = mask.int().argmax(1), mask.sum(1)  # (batch)
+    draw = torch.rand(value.shape[1], generator=torch.Generator().manual_seed(seed)).to(mask.device)
+    picks = first[:, None] + (draw[None] * count[:, None]).long()  # (batch, position)
+    return other[torch.arange(len(mask), device=mask.device)[:, None], picks].expand_as(value)
+
+
 def _mask(kwargs: Mapping[str, Any], value: Tensor) -> Tensor | None:
     """Which positions of a value are the prompts' own; None where all are, or where these are no positions of theirs,
     as the one new token of a later step."""
     mask = kwargs.get("attention_mask")
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or tuple(value.shape[:2]) != tuple(mask.shape) or mask.all():
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or tuple(value.shape[:2]) != tuple(mask.shape):
+        return None
+    if isinstance(mask, FakeTensor):  # only shapes are asked for
+        return torch.ones(mask.shape, dtype=torch.bool, device=value.device)
+    if mask.all():
         return None
     answer = kwargs.get("decoder_input_ids")
     if isinstance(answer, Tensor) and answer.shape == mask.shape:
@@ -117,3 +149,4 @@ def _mask(kwargs: Mapping[str, Any], value: Tensor) -> Tensor | None:
 
 OWN = register(Operation("own_positions", _own))
 OWN_MEAN = register(Operation("own_mean", _own_mean))
+OWN_DRAWN = register(Operation("own_drawn", _own_drawn))
