@@ -20,7 +20,6 @@ from workbench.experiment.kinds import (
     Log,
     Measure,
     Patch,
-    Placed,
     Save,
     Scale,
     Set,
@@ -51,7 +50,7 @@ def receipts(*cards: Intervention, **settings: Any) -> dict[str, Receipt]:
 def values(path: str, prompt: str = PROMPT, port: str = "output") -> torch.Tensor:
     """A module's value in the bare model."""
     found: list[torch.Tensor] = []
-    module = gpt2().module.get_submodule(path)
+    module: Any = gpt2().module.get_submodule(path)
     handle = (
         module.register_forward_hook(lambda m, a, out: found.append(out[0] if isinstance(out, tuple) else out))
         if port == "output"
@@ -217,7 +216,7 @@ def test_steps_without_a_generation_are_a_warning() -> None:
 
 
 @pytest.mark.parametrize("kind", [Ablate, Scale, AddNoise, Patch, Steer, Set, Log, Save])
-def test_nothing_is_run_to_find_a_fault(kind: type[Placed]) -> None:
+def test_nothing_is_run_to_find_a_fault(kind: type[Any]) -> None:
     called: list[Any] = []
     module = gpt2().module
     handle = module.get_submodule("transformer.h.0").register_forward_pre_hook(lambda *a: called.append(a))
