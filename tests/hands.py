@@ -160,7 +160,7 @@ class Hands:
                 return torch.ones_like(tensor) * self.tensors[card.tensor]
             case "patch":
                 there, new = other(card.source), tensor.clone()
-                given = card.at.positions
+                given: Any = card.at.positions
                 if given is None and card.at.index is None:
                     return there
                 if card.at.index is not None:

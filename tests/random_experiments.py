@@ -126,7 +126,7 @@ def cards(draw: st.DrawFn, name: str, count: int, generate: int, id: str, code: 
         case "save":
             return Save(**base, name=f"v{id}")
         case "ablate":
-            mode = draw(st.sampled_from(["zero", "mean", "reference", "resample"]))
+            mode: Any = draw(st.sampled_from(["zero", "mean", "reference", "resample"]))
             source = draw(text if mode == "reference" else st.none() | text)
             return Ablate(**base, mode=mode, source=source, seed=draw(seeds))  # type: ignore[arg-type]
         case "set":
@@ -152,7 +152,7 @@ def cards(draw: st.DrawFn, name: str, count: int, generate: int, id: str, code: 
 @st.composite
 def codes(draw: st.DrawFn, base: dict[str, Any], count: int) -> Code:
     """Code of one's own, inside and around the trace."""
-    where = draw(st.sampled_from(["inside", "inside", "before", "after"]))
+    where: Any = draw(st.sampled_from(["inside", "inside", "before", "after"]))
     number = base["id"]
     if where == "inside":
         code = draw(

@@ -53,7 +53,7 @@ class Panel:
 
     def ended(self, run: int) -> RunResult:
         end = time.monotonic() + 60
-        while self.bench.result(RunParams(run=run)).state == "running":
+        while all(each.summary.run != run or each.summary.state == "running" for each in self.told("run")):
             assert time.monotonic() < end, "it takes too long"
             time.sleep(0.005)
         return self.bench.result(RunParams(run=run))

@@ -88,9 +88,8 @@ def places(name: str) -> dict[str, Target]:
 def kinds(at: Target) -> dict[str, Intervention]:
     """A card of each kind that changes something."""
     here: dict[str, Any] = {"id": "a", "at": at}
-    tokens: dict[str, Any] = (
-        {} if at.positions is None else {"source_positions": tuple(each - 1 for each in at.positions)}
-    )
+    there = None if at.positions is None else tuple(each - 1 for each in at.positions)
+    tokens: dict[str, Any] = {} if there is None else {"source_positions": there}
     same = OTHER if at.positions is not None else "a mat and its dog"
     return {
         "ablate to zero": Ablate(**here),

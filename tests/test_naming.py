@@ -384,7 +384,7 @@ def test_code_for_blocks_that_returned_a_tuple_is_told_what_to_leave_out() -> No
         model.model.layers[1].output[0][:, -1, :] = 0
     with pytest.raises(IndexError, match="out of bounds") as error, model.trace(IDS):
         model.model.layers[1].output[:, 99].save()
-    assert "no tuple" not in str(error.value)
+    assert "not a tuple" not in str(error.value)
 
 
 def test_prompts_of_unequal_length_and_edits_by_standard_names() -> None:

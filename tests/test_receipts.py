@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +20,6 @@ from workbench.experiment.kinds import (
     Log,
     Measure,
     Patch,
-    Placed,
     Save,
     Scale,
     Set,
@@ -50,8 +49,8 @@ def receipts(*cards: Intervention, **settings: Any) -> dict[str, Receipt]:
 
 def values(path: str, prompt: str = PROMPT, port: str = "output") -> torch.Tensor:
     """A module's value in the bare model."""
-    found: list[Any] = []
-    module = gpt2().module.get_submodule(path)
+    found: list[torch.Tensor] = []
+    module: Any = gpt2().module.get_submodule(path)
     handle = (
         module.register_forward_hook(lambda m, a, out: found.append(out[0] if isinstance(out, tuple) else out))
         if port == "output"
@@ -217,11 +216,11 @@ def test_steps_without_a_generation_are_a_warning() -> None:
 
 
 @pytest.mark.parametrize("kind", [Ablate, Scale, AddNoise, Patch, Steer, Set, Log, Save])
-def test_nothing_is_run_to_find_a_fault(kind: type[Placed]) -> None:
+def test_nothing_is_run_to_find_a_fault(kind: type[Any]) -> None:
     called: list[Any] = []
     module = gpt2().module
     handle = module.get_submodule("transformer.h.0").register_forward_pre_hook(lambda *a: called.append(a))
     needed: dict[Any, dict[str, Any]] = {Save: {"name": "x"}, Patch: {"source": PROMPT}, Steer: {"toward": OTHER}}
-    assert faults(cast("Any", kind)(**at(), **needed.get(kind, {}))) == []
+    assert faults(kind(**at(), **needed.get(kind, {}))) == []
     handle.remove()
     assert called == []

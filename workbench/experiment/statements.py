@@ -11,33 +11,17 @@ from pydantic import ValidationError
 from workbench import interventions
 from workbench.envoy import Envoy
 from workbench.errors import WorkbenchError
-from workbench.experiment.kinds import (
-    Ablate,
-    AddNoise,
-    Intervention,
-    Log,
-    Measure,
-    Patch,
-    Placed,
-    Save,
-    Scale,
-    Set,
-    Steer,
-    Target,
-)
+from workbench.experiment.kinds import KINDS, Intervention, Log, Measure, Save, Set, Target
 from workbench.experiment.table import label, steps_of
 from workbench.models.base import NNsight
 from workbench.models.naming import STANDARD, Layers, View, standard
 from workbench.subscript import indices, normal
 
 NOTHING = object()
-FUNCTIONS: dict[str, type[Placed]] = {
-    "ablate": Ablate,
-    "scale": Scale,
-    "add_noise": AddNoise,
-    "steer": Steer,
-    "patch": Patch,
+FUNCTIONS: dict[str, type[Any]] = {
+    name: card for card in KINDS if hasattr(interventions, name := card.model_fields["kind"].default)
 }
+"""The kinds that are written as a call of the function of their name."""
 _SIGNATURES = {name: inspect.signature(getattr(interventions, name)) for name in FUNCTIONS}
 _TENSORS = {"steer": "vector", "patch": "source"}
 

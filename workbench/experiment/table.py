@@ -43,8 +43,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Kind(Generic[C]):
-    """A row. `changes`: the card changes what the model computes, in place."""
+    """A row. `symbol` is its badge; `changes`: the card changes what the model computes, in place."""
 
+    symbol: str
     write: Callable[[C, Place], str]
     words: Callable[[C], str]
     check: Callable[[C, Scene, bool], Iterator[str]]
@@ -205,13 +206,13 @@ def _words_code(card: Code) -> str:
 
 
 TABLE: dict[type[Card], Kind[Any]] = {
-    Save: Kind[Save](_write_save, _words_save, checks.save, changes=False),
-    Ablate: Kind[Ablate](_write_ablate, _words_ablate, checks.ablate),
-    Set: Kind[Set](_write_set, _words_set, checks.put),
-    Scale: Kind[Scale](_write_scale, _words_scale, checks.change),
-    AddNoise: Kind[AddNoise](_write_noise, _words_noise, checks.change),
-    Steer: Kind[Steer](_write_steer, _words_steer, checks.steer),
-    Patch: Kind[Patch](_write_patch, _words_patch, checks.patch),
-    Log: Kind[Log](_write_log, _words_log, checks.log, changes=False),
-    Code: Kind[Code](_write_code, _words_code, checks.code, changes=True),
+    Save: Kind[Save]("●", _write_save, _words_save, checks.save, changes=False),
+    Ablate: Kind[Ablate]("⌀", _write_ablate, _words_ablate, checks.ablate),
+    Set: Kind[Set]("=", _write_set, _words_set, checks.put),
+    Scale: Kind[Scale]("×", _write_scale, _words_scale, checks.change),
+    AddNoise: Kind[AddNoise]("≈", _write_noise, _words_noise, checks.change),
+    Steer: Kind[Steer]("➚", _write_steer, _words_steer, checks.steer),
+    Patch: Kind[Patch]("⇄", _write_patch, _words_patch, checks.patch),
+    Log: Kind[Log]("¶", _write_log, _words_log, checks.log, changes=False),
+    Code: Kind[Code]("λ", _write_code, _words_code, checks.code, changes=True),
 }

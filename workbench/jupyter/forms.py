@@ -7,22 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from workbench.experiment.kinds import KINDS, Card, Measure, Target
+from workbench.experiment.kinds import KINDS, Card, Code, Measure, Target
+from workbench.experiment.table import TABLE
 from workbench.jupyter.messages import KindInfo, KindsReply
-
-SYMBOLS = {
-    "save": "●",
-    "ablate": "⌀",
-    "set": "=",
-    "scale": "×",
-    "add_noise": "≈",
-    "steer": "➚",
-    "patch": "⇄",
-    "log": "¶",
-    "code": "λ",
-}
-QUIET = frozenset({"save", "log", "code"})
-"""Kinds that change nothing by themselves."""
 
 
 @cache
@@ -50,9 +37,9 @@ def _info(card: type[Card]) -> KindInfo:
     return KindInfo(
         kind=kind,
         title=kind.replace("_", " ").capitalize(),
-        symbol=SYMBOLS[kind],
+        symbol=TABLE[card].symbol,
         description=(card.__doc__ or "").split("\n")[0],
-        changes=kind not in QUIET,
+        changes=TABLE[card].changes and card is not Code,  # code may, but does not by itself
         form=_schema(card),
         new=new,
     )

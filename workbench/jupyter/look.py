@@ -5,12 +5,14 @@ from __future__ import annotations
 import keyword
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.engine.scan import Scan
+from workbench.engine.values import first_tensor
 from workbench.errors import InputError
 from workbench.experiment.scene import TAKES_TENSORS, takes_text
 from workbench.jupyter.messages import ModelInfo, Shapes, ShapesReply, Tokens, TokensReply, WrapReply
@@ -22,6 +24,8 @@ from workbench.site import Site
 from workbench.views.summary import dtype_name
 
 NOT_LOADED = "not loaded"
+NONE = -1, -1
+NOT_CALLED, NO_TENSOR = "not called when this prompt is run", "returns no tensor"
 
 T = TypeVar("T")
 
@@ -214,31 +218,45 @@ def shapes(model: NNsight, prompt: str) -> ShapesReply:
         return ShapesReply(shapes=None, how=f"unknown: {error}")
     if not scan.known:
         return ShapesReply(shapes=None, how=scan.how)
-    return ShapesReply(shapes=_columns(scan, [envoy.path for envoy in model.walk()]), how=scan.how)
+    found = _kept.get(scan)
+    if found is None:
+        found = _kept[scan] = _columns(scan, [envoy.path for envoy in model.walk()])
+    return ShapesReply(shapes=found, how=scan.how)
+
+
+_kept: WeakKeyDictionary[Scan, Shapes] = WeakKeyDictionary()
+"""A scan's columns, for as long as the model keeps the scan: 60,000 rows take a while."""
 
 
 def _columns(scan: Scan, paths: Sequence[str]) -> Shapes:
     sizes: dict[tuple[int, ...], int] = {}
     dtypes: dict[str, int] = {}
     reasons: dict[str, int] = {}
-    columns: dict[str, list[int]] = {"input": [], "output": [], "dtype": [], "why": []}
+    seen: dict[int, tuple[int, int]] = {}  # repeats share their values, and a fake tensor's shape takes its time
+
+    def known(value: Any) -> tuple[int, int]:
+        found = seen.get(id(value))
+        if found is None:
+            tensor = value if isinstance(value, Tensor) else first_tensor(value)
+            found = NONE
+            if tensor is not None:
+                found = _place(tuple(tensor.shape), sizes), _place(dtype_name(tensor.dtype), dtypes)
+            seen[id(value)] = found
+        return found
+
+    values = scan.values
+    rows: list[tuple[int, int, int, int]] = []
     for path in paths:
-        called = Site(path, "output") in scan.values
-        dtype = scan.dtype(path) if called else None
-        before, after = (scan.shape(path, "input"), scan.shape(path)) if called else (None, None)
-        why = "not called when this prompt is run" if not called else "returns no tensor" if dtype is None else None
-        columns["input"].append(_place(before, sizes))
-        columns["output"].append(_place(after, sizes))
-        columns["dtype"].append(_place(None if dtype is None else dtype_name(dtype), dtypes))
-        columns["why"].append(_place(why, reasons))
-    return Shapes(
-        **{name: tuple(column) for name, column in columns.items()},
-        sizes=tuple(sizes),
-        dtypes=tuple(dtypes),
-        reasons=tuple(reasons),
-    )
+        site = Site(path, "output")
+        if site in values:
+            before, (after, dtype) = known(values.get(Site(path, "input"))), known(values[site])
+            rows.append((before[0], after, dtype, _place(NO_TENSOR, reasons) if after < 0 else -1))
+        else:
+            rows.append((-1, -1, -1, _place(NOT_CALLED, reasons)))
+    named = dict(zip(("input", "output", "dtype", "why"), zip(*rows, strict=True), strict=True))
+    return Shapes(**named, sizes=tuple(sizes), dtypes=tuple(dtypes), reasons=tuple(reasons))
 
 
-def _place(value: T | None, known: dict[T, int]) -> int:
-    """Where a value stands in the list of those that there are; -1 for none."""
-    return -1 if value is None else known.setdefault(value, len(known))
+def _place(value: T, known: dict[T, int]) -> int:
+    """Where a value stands in the list of those that there are."""
+    return known.setdefault(value, len(known))
