@@ -20,13 +20,16 @@ WORDS = {"QUEUED": "queued", "RUNNING": "running there", "COMPLETED": "fetching 
 def server(model: NNsight) -> ServerReply:
     """What the server that CONFIG names hosts, and whether this model is among it."""
     from workbench.remote.config import CONFIG
-    from workbench.remote.connection import connection
+    from workbench.remote.connection import Connection
 
     host = CONFIG.API.HOST
+    at = Connection(host, CONFIG.API.APIKEY, patience=0.5)  # a page waits for the answer
     try:
-        found = connection().hosted().models
+        found = at.hosted().models
     except WorkbenchError as error:
         return ServerReply(host=host, models=(), hosts=None, fault=str(error))
+    finally:
+        at.close()
     models = tuple(Served(key=each.key, loaded=each.loaded, queued=each.queued) for each in found)
     key = model._key
     if key is None:
