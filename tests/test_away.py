@@ -41,7 +41,7 @@ def bench(server: Serving, heard: list[Event], monkeypatch: pytest.MonkeyPatch) 
 def ended(bench: Bench, run: int) -> RunResult:
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        found, _ = bench.result(RunParams(run=run))
+        found = bench.result(RunParams(run=run))
         if found.state != "running":
             return found
         time.sleep(0.02)

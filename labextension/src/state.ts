@@ -68,7 +68,6 @@ export interface State extends Told {
   /** Runs go to the server. */
   remote: boolean;
   result: RunResult | null;
-  buffers: DataView[];
   logs: LogLine[];
   compared: Compared | null;
   /** The capsule that was opened last. */
@@ -111,7 +110,6 @@ export const START: State = {
   form: 'with',
   remote: false,
   result: null,
-  buffers: [],
   logs: [],
   compared: null,
   capsule: null,

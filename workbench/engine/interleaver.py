@@ -56,6 +56,7 @@ class Interleaver:
         self.made = 0
         self.main = Frame(run, block, self)
         self.skips: dict[str, Swapped] = {}  # by path of a module to leave out
+        self.divided = passing.divided
         self._forward = passing.forward
         self._layout = passing.layout
         self._around = passing.around
@@ -79,6 +80,8 @@ class Interleaver:
         """Make the pass, and leave nothing behind, whatever happens."""
         installed: list[tuple[nn.Module, bool]] = []
         try:
+            if self.divided is not None:
+                self.divided.parallel.agree()
             self.main.run()
             if self.main.stopped is not None:
                 raise Stopped
@@ -210,7 +213,8 @@ class Interleaver:
         """What is done with each value that comes to a place, in the order in which they come."""
         if self._stepped:
             return self._counted_in_steps(calls, place)
-        main, reach, count = self.main, self._reach, 0
+        main, count = self.main, 0
+        reach = self._reach if self.divided is None else self._reach_divided
         sites = calls[main.plan.id]
 
         def met(value: Any) -> Any:
@@ -238,9 +242,9 @@ class Interleaver:
                 if here is not None:
                     found.append((frame, here))
             count += 1
-            if len(found) == 1:
-                return self._reach(*found[0], value)
-            return self._reach_all(found, value) if found else None
+            if not found:
+                return None
+            return self._reach_all(found, value) if self.divided is None else self._reach_all_divided(found, value)
 
         return met
 
@@ -257,7 +261,8 @@ class Interleaver:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if path in skips and not self.busy:
-                return self._skipped(path, skips.pop(path))
+                given = self._skipped(path, skips.pop(path))
+                return given if self.divided is None else self.divided.parallel.given(path, given)
             return opened(*args, **kwargs)
 
         return forward
@@ -318,8 +323,21 @@ class Interleaver:
             return self._replaced(value, here, frame.swapped.pop(here.site))
         return value if changed else None
 
+    def _reach_divided(self, frame: Frame, here: SitePlan, value: Any) -> Any:
+        """As `_reach`, of a value of which this process has a part only."""
+        return self._reach_all_divided([(frame, here)], value)
+
+    def _reach_all_divided(self, met: Met, value: Any) -> Any:
+        assert self.divided is not None
+        site = met[0][1].site
+        assert isinstance(site, Site)
+        new = self._reach_all(met, self.divided.join(site, value))
+        return None if new is None else self.divided.take(site, new)
+
     def _reach_all(self, met: Met, value: Any) -> Any:
         """As `_reach`, for several blocks: what they do is done in written order, and each sees what came before."""
+        if len(met) == 1:
+            return self._reach(*met[0], value)
         run = self.execution
         changed = any(here.edited for _, here in met)
         if changed:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from workbench.engine.divided import whole
+
 
 def weight_of(module: nn.Module, name: str) -> Any:
     """A parameter, buffer or other attribute of a module, with real values also between the module's runs.
@@ -13,7 +15,7 @@ def weight_of(module: nn.Module, name: str) -> Any:
     Raises:
         ValueError: its values are not here.
     """
-    value = getattr(module, name)
+    value = whole(getattr(module, name))
     if not isinstance(value, Tensor) or not value.is_meta:
         return value
     hook: Any = getattr(module, "_hf_hook", None)

@@ -29,10 +29,15 @@ class Child:
         limits: what jobs may use, as plain data, for the load message.
         functions: a file of the operator's with functions that traces may name.
         errors: where its standard error goes; None for this process's own.
+        rank: of one of several that share the models, its number, how many there are, and the file where they meet.
     """
 
     def __init__(
-        self, limits: Mapping[str, Any] | None = None, functions: str | None = None, errors: Any = None
+        self,
+        limits: Mapping[str, Any] | None = None,
+        functions: str | None = None,
+        errors: Any = None,
+        rank: tuple[int, int, str] | None = None,
     ) -> None:
         self.bytes = 0
         self.models: tuple[Model, ...] = ()
@@ -41,6 +46,7 @@ class Child:
         self._limits = dict(limits or {})
         self._functions = functions
         self._errors = errors
+        self._rank = rank
         self._process: asyncio.subprocess.Process | None = None
         self._cancelled: set[str] = set()
         self._running: set[str] = set()
@@ -73,6 +79,7 @@ class Child:
                 "models": [{"key": model.key, "options": model.options} for model in models],
                 "limits": self._limits,
                 "functions": self._functions,
+                "rank": self._rank,
             }
         )
         said = await self._within(self._hear(), seconds, seconds)

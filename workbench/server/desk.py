@@ -41,6 +41,7 @@ class Desk:
             settings.limits,
             None if settings.functions is None else str(settings.functions),
             settings.folder / "workers.log",
+            settings.ranks,
         )
         self.scheduler = Scheduler(
             self.store, self.files, self.workers, self.tell, settings.seconds, settings.keep, settings.together

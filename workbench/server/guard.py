@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from workbench.engine.divided import local
 from workbench.engine.execution import Execution
 from workbench.engine.frame import MISSING, Frame
 from workbench.engine.plan import Plan, plan
@@ -343,5 +344,5 @@ def parameters_of(models: Iterable[NNsight]) -> int:
     """Bytes of the models' parameters and buffers, shared ones once."""
     found: dict[int, Tensor] = {}
     for model in models:
-        found |= {id(each): each for each in (*model._module.parameters(), *model._module.buffers())}
+        found |= {id(each): local(each) for each in (*model._module.parameters(), *model._module.buffers())}
     return sum(tensor.numel() * tensor.element_size() for tensor in found.values())

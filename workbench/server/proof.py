@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, _tensor_str, nn
 
+from workbench.engine.divided import local
 from workbench.engine.shadow import restored
 
 _HOOKS = (
@@ -39,7 +40,7 @@ class Proof:
         self._random = _random_state()
         self._modules = self._look()
         self._sums = self.sums()
-        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+        self.bytes = sum(own.numel() * own.element_size() for own in map(local, self._tensors()))
 
     @contextmanager
     def job(self) -> Iterator[None]:
@@ -127,7 +128,7 @@ def _tensor(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
     return (
-        id(tensor), tensor.data_ptr(), tensor._version, tuple(tensor.shape), tensor.stride(), tensor.dtype,
+        id(tensor), local(tensor).data_ptr(), tensor._version, tuple(tensor.shape), tensor.stride(), tensor.dtype,
         tensor.device, tensor.requires_grad, tensor.grad is None, not tensor._backward_hooks,
     )  # fmt: skip
 
@@ -153,6 +154,7 @@ def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str
 
 def checksum(tensor: Tensor) -> int:
     """A number that changes when any element does."""
+    tensor = local(tensor.detach())
     if tensor.is_meta or not tensor.numel():
         return 0
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)

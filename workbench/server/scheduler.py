@@ -13,7 +13,7 @@ from workbench.remote.protocol import Failure
 from workbench.server.child import Late
 from workbench.server.results import Files
 from workbench.server.store import Row, Store
-from workbench.server.workers import Lost, Task, Workers
+from workbench.server.workers import Lost, Task, Unreachable, Workers
 
 LOG = logging.getLogger("workbench.server")
 ATTEMPTS = 3
@@ -174,7 +174,7 @@ class Scheduler:
             await self._wake.wait()
             self._wake.clear()
             for keys in sorted(self._lines, key=lambda keys: self._lines[keys].oldest):
-                if self._workers.free(keys):
+                while keys in self._lines and self._workers.free(keys):
                     rows = self._next(keys)
                     task = asyncio.create_task(self._serve(keys, rows))
                     self._tasks.add(task)
@@ -244,6 +244,8 @@ class Scheduler:
                 if row.id in self.running:
                     if isinstance(lost, Late) and len(rows) == 1:
                         self._fail(row, Failure(kind="TimeoutError", message=f"{lost}; do less in one job", status=408))
+                    elif isinstance(lost, Unreachable):
+                        self._fail(row, Failure(kind="ConnectionError", message=f"{lost}; send it later", status=409))
                     else:
                         if row.id not in self._begun:
                             row.attempts += 1

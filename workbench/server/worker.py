@@ -48,26 +48,43 @@ class Worker:
         self._unlooked = False
         self._independent: dict[Any, bool] = {}
         self._running = False
+        self._agree: Callable[[Any], None] = lambda models: None
+        self._leads = True  # of several processes that share the models, the first one's results count
 
     # ---- messages
 
-    def load(self, models: list[Mapping[str, Any]], limits: Mapping[str, Any], functions: str | None = None) -> None:
-        """Open the models, then shut what jobs do not need."""
+    def load(
+        self,
+        models: list[Mapping[str, Any]],
+        limits: Mapping[str, Any],
+        functions: str | None = None,
+        rank: tuple[int, int, str] | None = None,
+    ) -> None:
+        """Open the models, or this process's part of them, then shut what jobs do not need."""
         from workbench.graph.allowed import offered
         from workbench.server.guard import parameters_of
         from workbench.server.proof import Proof
-        from workbench.server.sandbox import shut
+        from workbench.server.sandbox import KEPT, shut
 
         self._limits = Limits.read(limits)
         if functions:
             runpy.run_path(functions)
+        divided: dict[str, Any] = {}
+        if rank is not None:
+            from workbench.server import share
+
+            share.join(rank)
+            divided, self._agree, self._leads = share.shares(rank[1]), share.agree, rank[0] == 0
         for each in models:
-            self._models[each["key"]] = opened(each["key"], each.get("options") or {})
+            self._models[each["key"]] = opened(each["key"], {**(each.get("options") or {}), **divided})
         for model in self._models.values():
             _warm(model)
         size = parameters_of(self._models.values())
-        unlimited = limits.get("sandbox") is False  # ranks of a divided model speak to each other
-        taken = [] if unlimited else shut(self._limits.memory, self._limits.result + (64 << 20))
+        if rank is not None:
+            from workbench.server.share import connections
+
+            KEPT.update(connections())
+        taken = shut(self._limits.memory, self._limits.result + (64 << 20))
         self._proof = Proof([model._module for model in self._models.values()])
         self._say({"event": "loaded", "bytes": size, "shut": taken, "functions": sorted(offered())})
 
@@ -99,7 +116,10 @@ class Worker:
                 if kin(asked[0]) is None or len(set(map(kin, asked))) > 1:
                     raise Apart("their inputs cannot be joined")
                 came = run_together(asked, self._models, self._limits, self._fitting, self._independent)
-                done = [(self._packed(part, out), lines) for part, (out, lines) in zip(asked, came, strict=True)]
+                done = [
+                    (self._packed(part, out) if self._leads else b"", lines)
+                    for part, (out, lines) in zip(asked, came, strict=True)
+                ]
         except Cancelled as error:
             for task in tasks:
                 self._say({"event": "error", "job": task.job, **told(error)})
@@ -110,8 +130,9 @@ class Worker:
         if self._found("several jobs", False):
             return False, []
         for task, (data, lines) in zip(tasks, done, strict=True):
-            may_write(task.result)
-            task.result.write_bytes(data)
+            if self._leads:
+                may_write(task.result)
+                task.result.write_bytes(data)
             for line in lines:
                 self._say({"event": "log", "job": task.job, "line": line})
             self._say({"event": "done", "job": task.job})
@@ -144,6 +165,7 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, deadline)
             self._running = True
             try:
+                self._agree(self._models.values())
                 yield
             finally:
                 self._running = False
@@ -167,7 +189,8 @@ class Worker:
             self._say({"event": "log", "job": job, "line": line})
 
         outcome, checked = execute(asked, self._models, self._limits, log, self._fitting)
-        result.write_bytes(self._packed(asked, outcome))
+        if self._leads:
+            result.write_bytes(self._packed(asked, outcome))
         return checked.doubtful
 
     def _packed(self, asked: Any, outcome: Any) -> bytes:
@@ -254,8 +277,9 @@ def _warm(model: Any) -> None:
 
 def main() -> None:
     """Serve the pipe until it closes."""
-    from workbench.server.sandbox import KEPT
+    from workbench.server.sandbox import KEPT, die_with_parent
 
+    die_with_parent()
     heard, told_to = os.dup(0), os.dup(1)
     KEPT.update((heard, told_to))
     null = os.open(os.devnull, os.O_RDONLY)
