@@ -13,7 +13,16 @@ import workbench as wb
 from tests.serving import GPT2, Serving, serving
 from workbench.experiment.kinds import Ablate, Code, Experiment, Log, Save, Target
 from workbench.jupyter.bench import Bench
-from workbench.jupyter.messages import CodeParams, Event, ModelParams, Progress, RunParams, RunResult, StartParams
+from workbench.jupyter.messages import (
+    CodeParams,
+    Event,
+    ModelParams,
+    Progress,
+    RunParams,
+    RunResult,
+    StartParams,
+    ViewParams,
+)
 from workbench.remote.connection import close_all
 
 PROMPT = "The Eiffel Tower is in the city of"
@@ -82,6 +91,11 @@ def test_the_same_numbers_there_and_here(bench: Bench, heard: list[Event]) -> No
             assert one.probability == pytest.approx(other.probability, abs=1e-4)
     assert [(each.name, each.shape) for each in there.saved] == [("hidden", (1, 8, 128))]
     assert [line.text.rpartition(" ")[0] for line in there.logs] == [line.text.rpartition(" ")[0] for line in here.logs]
+    entries = bench.views(RunParams(run=there.run)).entries  # no view that would run it once more, here
+    assert [(entry.name, entry.kind) for entry in entries] == [("hidden", entries[0].kind)]
+    shown, buffers = bench.view(ViewParams(run=there.run, name="hidden", kind="array"))
+    assert shown.view.kind == "array"
+    assert buffers
     assert "remote=True" in there.code
     assert "remote" not in here.code
     told = [event.text for event in heard if isinstance(event, Progress)]

@@ -89,9 +89,8 @@ function There({ bench, state }: { bench: Bench; state: State }) {
   return (
     <div className="wb-there" role="group" aria-label="Server">
       <p className={server.fault ? 'wb-fault' : 'wb-quiet'}>
-        {server.host.replace(/^https?:\/\//, '')}
-        {server.models.length > 0 && ` · ${jobs}`}
-        {server.fault && `: ${server.fault}`}
+        {server.models.length > 0 && `${server.host.replace(/^https?:\/\//, '')} · ${jobs}${server.fault ? ' · ' : ''}`}
+        {server.fault}
       </p>
       {server.models.length > 0 && (
         <ul aria-label="Models of the server">
