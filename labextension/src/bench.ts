@@ -23,7 +23,7 @@ import { Timeline } from './timeline';
 import { Disconnected, KernelFault } from './transport';
 import type { Answer, Event, Method, Transport } from './transport';
 import { Tree } from './tree';
-import type { Experiment, Fault, Measure, Methods, RunSummary } from './generated/protocol';
+import type { Experiment, Fault, Measure, Methods, RunSummary, StartedReply } from './generated/protocol';
 
 export type { Compared, Form, Phase, State } from './state';
 
@@ -191,7 +191,7 @@ export class Bench {
 
   /** Ask for all that depends on the experiment. */
   private refresh(): void {
-    const { experiment, models, form } = this.state;
+    const { experiment, models, form, remote } = this.state;
     const { model, prompts } = experiment;
     const asked = models.find(each => each.name === model);
     if (!asked) {
@@ -218,7 +218,7 @@ export class Bench {
     } else {
       this.set({ tokens: null, shapes: null, how: asked.tokenizes ? 'type a prompt to see shapes' : '' });
     }
-    void this.ask('code', { experiment, form }, ({ reply }) =>
+    void this.ask('code', { experiment, form, remote }, ({ reply }) =>
       this.set({ code: reply.code, faults: reply.faults, lines: reply.lines, words: reply.words, trouble: null, wrap: '' })
     );
   }
@@ -302,7 +302,9 @@ export class Bench {
   // ---- what a person does with the experiment
 
   choose(model: string): void {
+    this.set({ server: null });
     this.edit({ ...this.state.experiment, model });
+    this.lookThere();
   }
 
   /** A prompt as it is typed; the kernel is asked once typing pauses. */
@@ -478,7 +480,26 @@ export class Bench {
     if (at) {
       return at === 1 ? '1 card has a fault' : `${at} cards have faults`;
     }
-    return errors.length ? errors[0].message : null;
+    if (errors.length) {
+      return errors[0].message;
+    }
+    const { remote, server } = this.state;
+    return !remote || server?.hosts ? null : server ? 'the server cannot run it' : 'asking the server …';
+  }
+
+  /** Runs go to the server that the kernel's `wb.CONFIG` names, or are made here. */
+  runThere(remote: boolean): void {
+    this.set({ remote, server: null });
+    this.lookThere();
+    this.settle();
+  }
+
+  /** What the server hosts, and how many jobs wait there. */
+  lookThere(): void {
+    const { remote, experiment, models } = this.state;
+    if (remote && models.some(each => each.name === experiment.model && each.wrapped)) {
+      void this.ask('server', { model: experiment.model }, ({ reply }) => this.set({ server: reply }));
+    }
   }
 
   async run(): Promise<void> {
@@ -496,8 +517,9 @@ export class Bench {
       return;
     }
     this.set({ progress: null, trouble: null, notice: null, ...(method === 'run' ? { logs: [] } : {}) });
-    const { experiment } = this.state;
-    void this.ask(method, { experiment }, ({ reply }) => this.began(reply.run, method, headline));
+    const { experiment, remote } = this.state;
+    const began = ({ reply }: { reply: StartedReply }) => this.began(reply.run, method, headline);
+    void (method === 'run' ? this.ask('run', { experiment, remote }, began) : this.ask('verify', { experiment }, began));
   }
 
   private began(run: number, purpose: RunSummary['purpose'], headline: string): void {
@@ -583,8 +605,8 @@ export class Bench {
     if (!transport) {
       return '';
     }
-    const { experiment } = this.state;
-    return (await transport.request('code', { experiment, form })).reply.code;
+    const { experiment, remote } = this.state;
+    return (await transport.request('code', { experiment, form, remote })).reply.code;
   }
 
   private set(part: Partial<State>): void {

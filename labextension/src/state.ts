@@ -12,6 +12,7 @@ import type {
   ModelInfo,
   RunResult,
   RunSummary,
+  ServerReply,
   Shapes,
   Tensor,
   TokensReply
@@ -52,6 +53,8 @@ interface Told {
   progress: { text: string; done: number; total: number } | null;
   /** What came of running the code as text; `of` is that text. */
   verified: { run: number; equal: boolean; text: string; of: string } | null;
+  /** The server that remote runs go to, as it was last seen. */
+  server: ServerReply | null;
   trouble: Fault | null;
 }
 
@@ -62,6 +65,8 @@ export interface State extends Told {
   experiment: Experiment;
   selected: string | null;
   form: Form;
+  /** Runs go to the server. */
+  remote: boolean;
   result: RunResult | null;
   logs: LogLine[];
   compared: Compared | null;
@@ -92,6 +97,7 @@ export const TOLD: Told = {
   tensors: [],
   progress: null,
   verified: null,
+  server: null,
   trouble: null
 };
 
@@ -102,6 +108,7 @@ export const START: State = {
   experiment: empty(),
   selected: null,
   form: 'with',
+  remote: false,
   result: null,
   logs: [],
   compared: null,

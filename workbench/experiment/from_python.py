@@ -302,6 +302,7 @@ def _invoked(node: ast.stmt) -> str | None:
 def _settings(model: str, method: str, prompts: tuple[Any, ...], more: dict[str, Any]) -> dict[str, Any] | None:
     """An experiment's own settings from the arguments of `trace` or `generate`; None where it has others."""
     settings: dict[str, Any] = {"model": model, "prompts": prompts}
+    more.pop("remote", None)  # where it runs is no part of what it is
     if method == "generate":
         settings |= {"generate": more.pop("max_new_tokens", 1), "seed": more.pop("seed", None)}
         if more.pop("do_sample", False):

@@ -96,6 +96,7 @@ def run(
     step: Step | None = None,
     tidy: list[Callable[[], None]] | None = None,
     watch: Callable[[int], None] | None = None,
+    remote: bool = False,
 ) -> Outcome:
     """Trace the experiment's code, in a namespace that has only the model (under its name) and `wb`.
 
@@ -109,6 +110,7 @@ def run(
         tidy: is given what is to be called in the end, should the run be ended from outside at any moment.
         watch: called once inside the trace for each prompt, with its number, after the last card: what it saves is
             as the interventions left it.
+        remote: on the server that CONFIG names; then there are no receipts.
 
     Raises:
         whatever the code raises, with the generated line in `.line`.
@@ -121,9 +123,9 @@ def run(
         >>> run(e, wb.demo()).saved["hidden"].shape
         torch.Size([1, 3, 128])
     """
-    written = write(experiment)
+    written = write(experiment, remote=remote)
     namespace = {experiment.model: model, "wb": importlib.import_module("workbench")}
-    job = Job(experiment, model, written.cards, name, log, receipts, step, tidy, watch)
+    job = Job(experiment, model, written.cards, name, log, receipts, step, tidy, watch, remote)
     lines = written.text.splitlines(keepends=True)
     linecache.cache[name] = (len(written.text), None, lines, name)  # so that errors can show the line
     with seeded(experiment.seed):

@@ -59,11 +59,11 @@ def to_python(experiment: Experiment, form: Form = "with", opening: str | None =
     return write(experiment, form, opening).text
 
 
-def write(experiment: Experiment, form: Form = "with", opening: str | None = None) -> Written:
-    """As `to_python`, with the lines' cards."""
+def write(experiment: Experiment, form: Form = "with", opening: str | None = None, remote: bool = False) -> Written:
+    """As `to_python`, with the lines' cards; with `remote` it is a run on a server."""
     if not is_name(experiment.model):
         raise InputError(f"{experiment.model!r} is not a Python name; give the model a variable of its own")
-    writer = _Writer(experiment, commented=form == "script")
+    writer = _Writer(experiment, commented=form == "script", remote=remote)
     if form == "cell" and not any(isinstance(card, Code) and card.where != "inside" for card in experiment.enabled):
         writer.cell()
     elif form == "script":
@@ -78,9 +78,10 @@ def write(experiment: Experiment, form: Form = "with", opening: str | None = Non
 class _Writer:
     """Lines, as they are written."""
 
-    def __init__(self, experiment: Experiment, commented: bool) -> None:
+    def __init__(self, experiment: Experiment, commented: bool, remote: bool = False) -> None:
         self.experiment = experiment
         self.commented = commented
+        self.remote = remote
         self.lines: list[str] = []
         self.cards: dict[int, str] = {}
         self.names: dict[str, tuple[Save, int | None]] = {}
@@ -117,6 +118,7 @@ class _Writer:
         header += ["--generate", str(experiment.generate)] if experiment.generate else []
         header += ["--temperature", number(experiment.temperature)] if _samples(experiment) else []
         header += ["--seed", str(experiment.seed)] if experiment.seed is not None else []
+        header += ["--remote"] if self.remote else []
         self.line(" ".join(header))
         self.prompts(0)
         if len(self.lines) == 1:
@@ -226,14 +228,15 @@ class _Writer:
         experiment = self.experiment
         named = " as tracer" if self._names_tracer() else ""
         given = [] if self.invoked else [quoted(experiment.prompts[0])]
+        where = ["remote=True"] if self.remote else []
         if not experiment.generate:
-            return f"{experiment.model}.trace({', '.join(given)}){named}"
+            return f"{experiment.model}.trace({', '.join([*given, *where])}){named}"
         given.append(f"max_new_tokens={experiment.generate}")
         if _samples(experiment):
             given.append(f"do_sample=True, temperature={number(experiment.temperature)}")
         if experiment.seed is not None:
             given.append(f"seed={experiment.seed}")
-        return f"{experiment.model}.generate({', '.join(given)}){named}"
+        return f"{experiment.model}.generate({', '.join([*given, *where])}){named}"
 
     def _names_tracer(self) -> bool:
         cards = self.experiment.enabled

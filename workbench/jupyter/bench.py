@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from torch import Tensor as TorchTensor
@@ -20,7 +21,7 @@ from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.lint import lint
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import Written, write
-from workbench.jupyter import capsule, forms, look, report, viewing
+from workbench.jupyter import away, capsule, forms, look, report, viewing
 from workbench.jupyter.archive import Archive
 from workbench.jupyter.environment import describe, differences, versions
 from workbench.jupyter.messages import (
@@ -52,8 +53,10 @@ from workbench.jupyter.messages import (
     RunParams,
     RunResult,
     RunsReply,
+    ServerReply,
     ShapesReply,
     StartedReply,
+    StartParams,
     Tensor,
     TensorsReply,
     TileParams,
@@ -164,6 +167,9 @@ class Bench:
     def shapes(self, params: PromptParams) -> ShapesReply:
         return look.shapes(self._model(params.model), params.prompt)
 
+    def server(self, params: ModelParams) -> ServerReply:
+        return away.server(self._model(params.model))
+
     def _model(self, name: str) -> NNsight:
         value = self._namespace().get(name)
         if not issubclass(type(value), NNsight):
@@ -175,7 +181,7 @@ class Bench:
     def code(self, params: CodeParams) -> CodeReply:
         experiment = params.experiment
         model = self._model(experiment.model)
-        written = write(experiment, params.form, opening=_opening(model))
+        written = write(experiment, params.form, opening=_opening(model), remote=params.remote)
         return CodeReply(
             code=written.text,
             faults=(*lint(experiment, model), *self._foreign(experiment)),
@@ -195,17 +201,19 @@ class Bench:
         return LiftReply(experiment=found, text=text)
 
     def run(self, params: ExperimentParams) -> StartedReply:
-        return self._start(params.experiment, self.work.run, "run")
+        remote = isinstance(params, StartParams) and params.remote
+        return self._start(params.experiment, self.work.run, "run", remote)
 
     def verify(self, params: ExperimentParams) -> StartedReply:
         return self._start(params.experiment, self.work.verify, "verify")
 
-    def _start(self, experiment: Experiment, work: Any, purpose: Any) -> StartedReply:
+    def _start(self, experiment: Experiment, work: Any, purpose: Any, remote: bool = False) -> StartedReply:
         model = self._model(experiment.model)
         for fault in (*lint(experiment, model), *self._foreign(experiment)):
             if fault.level == "error":
                 raise Faulty(fault)
-        return StartedReply(run=self.runs_made.start(experiment, write(experiment), model, work, purpose).run)
+        written = write(experiment, remote=remote)
+        return StartedReply(run=self.runs_made.start(experiment, written, model, work, purpose, remote).run)
 
     def _foreign(self, experiment: Experiment) -> tuple[Fault, ...]:
         """Code that came in a file of someone else, and that nobody let run yet."""
@@ -217,6 +225,9 @@ class Bench:
         return (Fault(message=message, card=card.id),)
 
     def cancel(self, params: RunParams) -> DoneReply:
+        record = self.runs_made.get(params.run)
+        if record.job is not None:  # its thread waits for the server: what wakes it is that the job ends there
+            Thread(target=away.cancel, args=(record.job,), daemon=True).start()
         self.runs_made.cancel(params.run)
         return DoneReply()
 

@@ -172,6 +172,11 @@ class ExperimentParams(Frozen):
 class CodeParams(Frozen):
     experiment: Experiment
     form: Literal["with", "cell", "script"] = "with"
+    remote: bool = Field(default=False, description="on the server that wb.CONFIG names")
+
+
+class StartParams(ExperimentParams):
+    remote: bool = Field(default=False, description="on the server that wb.CONFIG names")
 
 
 class ExperimentReply(Frozen):
@@ -220,6 +225,23 @@ class RerunParams(Frozen):
 class ModelsReply(Frozen):
     kernel: str = Field(description="changes when the kernel restarts")
     models: tuple[ModelInfo, ...]
+
+
+class Served(Frozen):
+    """A model of the server's."""
+
+    key: str
+    loaded: bool
+    queued: int = Field(description="jobs that wait for it")
+
+
+class ServerReply(Frozen):
+    """The server that remote runs go to."""
+
+    host: str
+    models: tuple[Served, ...]
+    hosts: str | None = Field(description="the key under which it hosts the model that was asked for")
+    fault: str | None = Field(default=None, description="why nothing can be run there")
 
 
 class WrapReply(Frozen):
@@ -402,11 +424,12 @@ METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "fired": (RunParams, FiredReply),
     "kinds": (NoParams, KindsReply),
     "tensors": (NoParams, TensorsReply),
+    "server": (ModelParams, ServerReply),
     # the experiment and its code
     "migrate": (ExperimentParams, ExperimentReply),
     "code": (CodeParams, CodeReply),
     "lift": (LiftParams, LiftReply),
-    "run": (ExperimentParams, StartedReply),
+    "run": (StartParams, StartedReply),
     "verify": (ExperimentParams, StartedReply),
     "cancel": (RunParams, DoneReply),
     # what was run

@@ -63,6 +63,10 @@ class Record:
     quiet: tuple[str, ...] | None = None
     sites: tuple[SiteUse, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
+    remote: bool = False
+    """It is run on the server that CONFIG names."""
+    job: str | None = None
+    """The job that it is there, while it runs."""
     model: NNsight | None = None
     """While its tensors are held: what it was run on."""
     store: Store | None = None

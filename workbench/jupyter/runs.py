@@ -79,10 +79,19 @@ class Runs:
                 self._last = max([self._last, *self._records])
             return self._archive
 
-    def start(self, experiment: Experiment, code: Written, model: NNsight, work: Work, purpose: Purpose) -> Record:
+    def start(
+        self,
+        experiment: Experiment,
+        code: Written,
+        model: NNsight,
+        work: Work,
+        purpose: Purpose,
+        remote: bool = False,
+    ) -> Record:
         """Begin a run, or let it wait for those before it. `work(record, model)` computes it."""
         with self._lock:
             record = self._new(experiment, code, purpose)
+            record.remote = remote
             if self._jobs:
                 record.behind = self._jobs[-1].record.run
             self._jobs.append(_Job(record, model, work))

@@ -54,7 +54,8 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
 def views(record: Record, model: NNsight | None) -> ViewsReply:
     """What there is to look at, the whole run first, then each saved value."""
     facts = _facts(model)
-    here = model is not None and record.purpose != "verify" and bool(record.prompts)
+    # A run on a server is not made once more here, where its weights may not be.
+    here = model is not None and record.purpose != "verify" and bool(record.prompts) and not record.remote
     whole = [
         Entry(name="", kind=kind, title=title) for kind, title in RUN if here and (facts.width or kind == "logits")
     ]

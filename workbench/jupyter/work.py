@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +16,7 @@ from workbench.experiment.run import Generation, Job, LogLine, Outcome, run, see
 from workbench.experiment.scene import takes_text
 from workbench.experiment.table import kind_of
 from workbench.experiment.verify import verify
-from workbench.jupyter import messages, report
+from workbench.jupyter import away, messages, report
 from workbench.jupyter.environment import environment
 from workbench.jupyter.messages import Event, Generated, Logged, Progress, PromptResult
 from workbench.jupyter.record import Record
@@ -46,6 +48,11 @@ class Work:
         experiment = record.experiment
         record.prompts = self.prompts(experiment, model)
         changes = changes_anything(experiment)
+        with away.told(record, partial(self._progress, record)) if record.remote else nullcontext():
+            self._run(record, model, changes)
+
+    def _run(self, record: Record, model: LanguageModel, changes: bool) -> None:
+        experiment = record.experiment
         clean = self.clean(record, model) if changes else None
         outcome = run(
             experiment,
@@ -55,6 +62,7 @@ class Work:
             receipts=True,
             step=self.steps(record, int(changes), 1 + int(changes), "run with interventions" if changes else "run"),
             tidy=record.tidy,
+            remote=record.remote,
         )
         self.take_in(record, model, outcome, clean)
 
@@ -105,7 +113,9 @@ class Work:
         """The same prompts without any intervention."""
         self._progress(record, 0, 2, "clean run")
         bare = record.experiment.model_copy(update={"interventions": (), "measure": None})
-        outcome = run(bare, model, name=f"{record.name} clean", step=self.steps(record, 0, 2, "clean run"))
+        outcome = run(
+            bare, model, name=f"{record.name} clean", step=self.steps(record, 0, 2, "clean run"), remote=record.remote
+        )
         self._progress(record, 1, 2, "run with interventions")
         return outcome
 

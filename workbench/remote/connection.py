@@ -92,13 +92,14 @@ class Connection:
     def fetch(self, id: str, progress: Callable[[int, int], None] = lambda done, total: None) -> bytearray:
         """A job's result, gone on with behind a cut, and proved by its checksum. `progress(bytes, total)` is told."""
         for _ in range(2):
-            data, checksum = self._fetch(id, progress)
-            if not checksum or hashlib.sha256(data).hexdigest() == checksum:
+            data, came, checksum = self._fetch(id, progress)
+            if not checksum or came == checksum:
                 return data
         raise RemoteError(f"the result of job {id} came over damaged, twice; ask for it again with remote.job({id!r})")
 
-    def _fetch(self, id: str, progress: Callable[[int, int], None]) -> tuple[bytearray, str]:
-        data = bytearray()
+    def _fetch(self, id: str, progress: Callable[[int, int], None]) -> tuple[bytearray, str, str]:
+        """The bytes, their sha256, which is worked out while they come, and what it should be."""
+        data, digest = bytearray(), hashlib.sha256()
         checksum = ""
         give_up = _Patience(self)
         while True:
@@ -110,14 +111,16 @@ class Connection:
                     self._look(answer)
                     if answer.status_code != 206:
                         data.clear()
+                        digest = hashlib.sha256()
                     checksum = answer.headers.get("ETag", "").strip('"')
                     total = len(data) + int(answer.headers.get("Content-Length", 0))
                     for part in answer.iter_raw():
                         give_up.again()
                         data += part
+                        digest.update(part)
                         progress(len(data), total)
                 if len(data) >= total:
-                    return data, checksum
+                    return data, digest.hexdigest(), checksum
             except _CUT as cut:
                 give_up.wait(cut, True)
 

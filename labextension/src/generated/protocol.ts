@@ -42,6 +42,10 @@ export interface Methods {
     params: NoParams;
     reply: TensorsReply;
   };
+  server: {
+    params: ModelParams;
+    reply: ServerReply;
+  };
   migrate: {
     params: ExperimentParams;
     reply: ExperimentReply;
@@ -55,7 +59,7 @@ export interface Methods {
     reply: LiftReply;
   };
   run: {
-    params: ExperimentParams;
+    params: StartParams;
     reply: StartedReply;
   };
   verify: {
@@ -380,6 +384,38 @@ export interface Tensor {
    * a kept tensor, or a value of a run
    */
   origin: string;
+}
+/**
+ * The server that remote runs go to.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ServerReply".
+ */
+export interface ServerReply {
+  host: string;
+  models: Served[];
+  /**
+   * the key under which it hosts the model that was asked for
+   */
+  hosts: string | null;
+  /**
+   * why nothing can be run there
+   */
+  fault: string | null;
+}
+/**
+ * A model of the server's.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Served".
+ */
+export interface Served {
+  key: string;
+  loaded: boolean;
+  /**
+   * jobs that wait for it
+   */
+  queued: number;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -726,6 +762,10 @@ export interface ExperimentReply {
 export interface CodeParams {
   experiment: Experiment;
   form: 'with' | 'cell' | 'script';
+  /**
+   * on the server that wb.CONFIG names
+   */
+  remote: boolean;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -795,6 +835,17 @@ export interface LiftReply {
    * what was read, in one line: 3 cards, 1 of them code
    */
   text: string;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "StartParams".
+ */
+export interface StartParams {
+  experiment: Experiment;
+  /**
+   * on the server that wb.CONFIG names
+   */
+  remote: boolean;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema

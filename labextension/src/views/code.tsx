@@ -73,7 +73,7 @@ export function Code({ bench, state, draw, beside }: { bench: Bench; state: Stat
           </>
         )}
         <button
-          disabled={!code || bench.running || bench.blocked !== null}
+          disabled={!code || bench.running || bench.blocked !== null || state.remote}
           title="Run this text in a namespace of its own and compare every saved tensor with the cards’ run"
           onClick={() => void bench.verify()}
         >

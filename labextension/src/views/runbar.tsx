@@ -5,6 +5,8 @@ import type { Bench, State } from '../bench';
 import { Measured } from './measure';
 import { Icon } from './icons';
 
+const LOOK = 5000; // ms between two looks at the server
+
 export function RunBar({ bench, state }: { bench: Bench; state: State }) {
   const { blocked, running } = bench;
   const { run, trouble } = state;
@@ -27,7 +29,23 @@ export function RunBar({ bench, state }: { bench: Bench; state: State }) {
           Cancel
         </button>
         {ready && blocked !== null && <span className="wb-quiet">{blocked}</span>}
+        {ready && (
+          <span className="wb-tabs wb-where" role="group" aria-label="Where it runs">
+            {['Local', 'Remote'].map(name => (
+              <button
+                key={name}
+                aria-pressed={state.remote === (name === 'Remote')}
+                disabled={running}
+                title={name === 'Local' ? 'Run in this kernel' : 'Run on the server that wb.CONFIG names'}
+                onClick={() => bench.runThere(name === 'Remote')}
+              >
+                {name}
+              </button>
+            ))}
+          </span>
+        )}
       </div>
+      {ready && state.remote && <There bench={bench} state={state} />}
       {running && run && <Progress key={run.run} state={state} />}
       <div role="status" className={failed ? 'wb-fault' : 'wb-headline'}>
         {run ? (failed ? short(run.headline) : run.headline) : ready ? 'Run shows the next tokens before and after, and what was saved.' : ''}
@@ -56,6 +74,39 @@ export function RunBar({ bench, state }: { bench: Bench; state: State }) {
   );
 }
 
+/** The server: whether it hosts the model, and how many jobs wait there; asked again while it is shown. */
+function There({ bench, state }: { bench: Bench; state: State }) {
+  useEffect(() => {
+    const clock = window.setInterval(() => document.hidden || bench.lookThere(), LOOK);
+    return () => window.clearInterval(clock);
+  }, [bench]);
+  const { server } = state;
+  if (!server) {
+    return <p className="wb-quiet">asking the server …</p>;
+  }
+  const waiting = server.models.reduce((sum, each) => sum + each.queued, 0);
+  const jobs = waiting ? `${waiting} ${waiting === 1 ? 'job' : 'jobs'} queued` : 'no queue';
+  return (
+    <div className="wb-there" role="group" aria-label="Server">
+      <p className={server.fault ? 'wb-fault' : 'wb-quiet'}>
+        {server.models.length > 0 && `${server.host.replace(/^https?:\/\//, '')} · ${jobs}${server.fault ? ' · ' : ''}`}
+        {server.fault}
+      </p>
+      {server.models.length > 0 && (
+        <ul aria-label="Models of the server">
+          {server.models.map(each => (
+            <li key={each.key} className={each.key === server.hosts ? 'wb-good' : 'wb-quiet'}>
+              <bdi>{each.key}</bdi>
+              {each.loaded ? '' : ' · on disk'}
+              {each.queued > 0 && ` · ${each.queued} queued`}
+            </li>
+          ))}
+        </ul>
+      )}
+    </div>
+  );
+}
+
 /** `run 3 · 0.02 s · failed`: the reason stands below it, or on its card. */
 const short = (headline: string): string => headline.replace(/ · failed: .*$/s, ' · failed');
 
@@ -73,9 +124,10 @@ function Progress({ state }: { state: State }) {
   const { text, done, total } = state.progress ?? { text: 'running', done: 0, total: 1 };
   return (
     <div className="wb-progress">
-      <progress aria-label="Progress" value={done > 0 ? done : undefined} max={total} />
+      <progress aria-label="Progress" value={done > 0 ? done : undefined} max={total || undefined} />
       <span className="wb-quiet">
-        {text} {Math.min(done + 1, total)}/{total} · {seconds} s
+        {text}
+        {total > 0 && ` ${Math.min(done + 1, total)}/${total}`} · {seconds} s
       </span>
     </div>
   );
