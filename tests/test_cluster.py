@@ -217,7 +217,8 @@ class Gate:
     def close(self) -> None:
         self._timer.cancel()
         self._process.kill()
-        self._process.wait()
+        with self._process:  # closes its pipes
+            self._process.wait()
 
 
 def test_two_jobs_at_one_actor_run_one_after_the_other(ring: Cluster, model: Any, tmp_path: Path) -> None:
