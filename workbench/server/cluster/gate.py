@@ -214,7 +214,9 @@ async def serve(heard: int, say: Say, address: str, namespace: str) -> None:
     asking = _lets_in(address)
     try:
         import ray
+        from ray._raylet import GcsClient
 
+        GcsClient(address=address).internal_kv_keys(b"", b"workbench")  # `init` would try a wrong token for a minute
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ModuleNotFoundError as error:
         say({"event": "refused", "why": f"{error.name} is not installed: pip install 'workbench[ray]'"})
