@@ -27,6 +27,7 @@ from tests.test_server import request
 from workbench.cli import main
 from workbench.graph.package import unpack_outcome
 
+pytestmark = pytest.mark.timeout(600)
 PROMPT = "The Eiffel Tower is in the city of"
 ROUNDS = 60
 
