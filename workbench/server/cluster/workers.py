@@ -387,6 +387,7 @@ class OnRay:
                 return
             if said["event"] == "lost":
                 if said.get("gone"):
+                    self._why[seat.keys] = said["why"]
                     self._leave(seat)
                 raise (Late if said.get("late") else Lost)(said["why"])
             if seat.jobs.get(said.get("job", "")) == said.get("attempt"):  # of no attempt that was given up
