@@ -22,7 +22,7 @@ import torch
 
 import workbench as wb
 from tests.raycluster import Cluster, cluster
-from tests.serving import GPT2, ROOT, Serving
+from tests.serving import GPT2, LLAMA, ROOT, Serving
 from tests.test_server import request
 from workbench.cli import main
 from workbench.graph.package import unpack_outcome
@@ -272,21 +272,37 @@ def test_a_cluster_that_lets_in_anyone_is_not_joined() -> None:
     assert "lets in anyone" in said["why"]
 
 
-def test_a_cluster_that_is_away_for_good_ends_jobs_in_words(
-    ring: Cluster, server: Serving, model: Any, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def crowded(ring: Cluster, server: Serving) -> Iterator[Serving]:
+    """The server once more, on what it kept, with two models on a cluster that has room for one, and less patience."""
     server.stop()
-    words = (GPT2, "--ray", ring.address, "--patience", "12")
+    ring.kill_node(1)
+    words = (GPT2, LLAMA, "--ray", ring.address, "--patience", "20")
     again = Serving(server.folder, *words, surroundings=ring.surroundings).start()
     try:
         again.ready(seconds=200)
-        job = sent(model, again, 2.0, 1000)
-        running(job)
-        ring.close()
-        queued = sent(model, again, 1.0, 1)
-        for each in (job, queued):
-            with pytest.raises(ConnectionError, match=f"could not be run for 12 seconds: .*({AWAY})"):
-                each.result()
-            assert [event.status for event in each.events()].count("ERROR") == 1
+        yield again
     finally:
         again.stop()
+
+
+def test_models_that_do_not_fit_at_once_make_room(ring: Cluster, crowded: Serving, model: Any) -> None:
+    llama = wb.LanguageModel(LLAMA)
+    for _ in range(2):
+        right(sent(model, crowded, 2.0, 2), model, 2.0, 2)
+        with llama.trace(PROMPT, remote=crowded.host):
+            logits = llama.lm_head.output[:, -1].save()
+        assert logits.shape[-1] == llama.module.config.vocab_size
+        assert ring.nodes[0] is not None
+        assert len(ring.nodes[0].processes("workbench.server.worker")) == 1
+
+
+def test_a_cluster_that_is_away_for_good_ends_jobs_in_words(ring: Cluster, crowded: Serving, model: Any) -> None:
+    job = sent(model, crowded, 2.0, 1000)
+    running(job)
+    queued = sent(model, crowded, 1.0, 1)
+    ring.close()
+    for each in (job, queued):
+        with pytest.raises(ConnectionError, match=f"could not be run for [0-9]+ seconds: .*({AWAY})"):
+            each.result()
+        assert [event.status for event in each.events()].count("ERROR") == 1

@@ -38,6 +38,7 @@ _OPENING = 600.0
 """Seconds that a replica may need to open its models again before a job."""
 
 _AGAIN = 1.0
+NO_ROOM = "the cluster has no machine with what a replica asks for to spare"
 _LINE = 1 << 22
 
 
@@ -269,7 +270,9 @@ class OnRay:
             try:
                 said = await asyncio.wait_for(seat.said.get(), None if seat.placed else _ROOM)
             except TimeoutError:
-                self._why[seat.keys] = "the cluster has no room for it"
+                if self._why.get(seat.keys) != NO_ROOM:
+                    LOG.warning("%s waits: %s", " and ".join(sorted(seat.keys)), NO_ROOM)
+                self._why[seat.keys] = NO_ROOM
                 self._make_room(seat)
                 continue
             if said["event"] == "placed":
@@ -286,6 +289,8 @@ class OnRay:
             else:
                 self._why[seat.keys] = said["why"]
                 self._leave(seat)
+                if seat.placed:
+                    self._wanted.pop(seat.keys, None)  # from now on there is none again
                 if said["event"] == "unloadable":
                     LOG.error("%s cannot be opened: %s", " and ".join(sorted(seat.keys)), said["why"])
                     self._faults[seat.keys] = said["why"]
@@ -309,8 +314,11 @@ class OnRay:
             self._leave(least)
 
     def _leave(self, seat: Seat) -> None:
-        if self._seats.pop(seat.id, None) is not None and not self._away:
-            self._say("close", seat)
+        if self._seats.pop(seat.id, None) is not None:
+            if not seat.loaded:  # who opens it need not wait
+                seat.said.put_nowait({"event": "lost", "why": "it gave up its place"})
+            if not self._away:
+                self._say("close", seat)
 
     # ---- what is asked before
 
@@ -330,8 +338,8 @@ class OnRay:
         seats = [seat for seat in self._seats.values() if seat.keys == keys]
         if any(seat.loaded and not seat.busy for seat in seats):
             return True
-        if any(seat.busy for seat in seats) or not keys <= self._sizes.keys():
-            return False
+        if any(seat.busy or seat.placed for seat in seats) or not keys <= self._sizes.keys():
+            return False  # it runs another, or loads its models, which takes as long as it takes
         now = asyncio.get_running_loop().time()
         self._evicted.discard(keys)
         if keys in self._faults:
