@@ -52,7 +52,7 @@ def server(ring: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return wb.LanguageModel(GPT2)
+    return wb.LanguageModel(GPT2, dispatch=True)
 
 
 def until(what: Callable[[], Any], seconds: float = 150) -> Any:

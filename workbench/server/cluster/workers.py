@@ -205,6 +205,10 @@ class OnRay:
                     self._hear(seat, said)
         except TimeoutError:
             self._away = f"it did not answer within {JOINING:.0f} seconds"
+        except asyncio.CancelledError:  # the server stops
+            self._seats.clear()
+            joined = False
+            raise
         finally:
             await self._end_gate()
             if joined:
