@@ -292,7 +292,8 @@ def test_models_that_do_not_fit_at_once_make_room(ring: Cluster, crowded: Servin
         right(sent(model, crowded, 2.0, 2), model, 2.0, 2)
         with llama.trace(PROMPT, remote=crowded.host):
             logits = llama.lm_head.output[:, -1].save()
-        assert logits.shape[-1] == llama.module.config.vocab_size
+        config: Any = llama.module.config
+        assert logits.shape[-1] == config.vocab_size
         assert ring.nodes[0] is not None
         assert len(ring.nodes[0].processes("workbench.server.worker")) == 1
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -214,9 +215,11 @@ async def serve(heard: int, say: Say, address: str, namespace: str) -> None:
     asking = _lets_in(address)
     try:
         import ray
-        from ray._raylet import GcsClient
 
-        GcsClient(address=address).internal_kv_keys(b"", b"workbench")  # `init` would try a wrong token for a minute
+        clients: Any = importlib.import_module("ray._raylet")
+        clients.GcsClient(address=address).internal_kv_keys(
+            b"", b"workbench"
+        )  # `init` would try a wrong token for a minute
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ModuleNotFoundError as error:
         say({"event": "refused", "why": f"{error.name} is not installed: pip install 'workbench[ray]'"})
