@@ -274,9 +274,9 @@ class OnRay:
             try:
                 said = await asyncio.wait_for(seat.said.get(), None if seat.placed else _ROOM)
             except TimeoutError:
-                if self._why.get(seat.keys) != NO_ROOM:
+                if seat.keys not in self._why:  # else the reason that it is not there counts
                     LOG.warning("%s waits: %s", " and ".join(sorted(seat.keys)), NO_ROOM)
-                self._why[seat.keys] = NO_ROOM
+                    self._why[seat.keys] = NO_ROOM
                 self._make_room(seat)
                 continue
             if said["event"] == "placed":
