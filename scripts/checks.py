@@ -50,7 +50,14 @@ OF = {
     ),
     "soak": (python("soak", "scripts.soak", live=True),),
     "types": (Check("types", ("npm", "run", "types")),),
-    "picture": (python("picture", "pytest", "tests/browser/test_make_lab.py", live=True, WORKBENCH_PICTURE="1"),),
+    "picture": (
+        python(
+            "pictures",
+            *("pytest", "tests/browser/test_make_lab.py", "tests/browser/test_tour.py"),
+            live=True,
+            WORKBENCH_PICTURE="1",
+        ),
+    ),
 }
 
 

@@ -148,6 +148,7 @@ def clean() -> None:
         EXTENSION,
         ROOT / "node_modules",
         ROOT / "labextension" / "lib",
+        ROOT / "workbench" / "views" / "static",
         ROOT / "test-results",
         ROOT / "dist",
     ]

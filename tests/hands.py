@@ -165,6 +165,7 @@ class Hands:
                     return there
                 if card.at.index is not None:
                     return there[:, -length:]  # what the index takes from the end is the same in both
+                assert given is not None
                 for position, source in zip(given, card.source_positions or given, strict=True):
                     new[:, position] = there[:, source]
                 return new

@@ -29,6 +29,7 @@ from workbench.jupyter.messages import (
     PromptsParams,
     RunParams,
     RunResult,
+    ViewParams,
 )
 from workbench.jupyter.runs import KEPT
 
@@ -50,7 +51,7 @@ class Panel:
     def result(self, run: int) -> RunResult:
         """The result, once the run has ended."""
         wait(lambda: self.state(run) != "running")
-        return self.bench.result(RunParams(run=run))[0]
+        return self.bench.result(RunParams(run=run))
 
     def state(self, run: int) -> str:
         return next(summary.state for summary in self.bench.runs().runs if summary.run == run)
@@ -178,11 +179,13 @@ def test_a_run_gives_both_rows_of_tokens_and_the_saved_value(panel: Panel) -> No
 
     (value,) = result.saved
     assert (value.name, value.path, value.shape, value.dtype) == ("hidden", "transformer.h.1", (1, 4, 8), "float32")
-    assert value.view is not None
-    assert value.view.row_labels == ("the", "cat", "sat", "on")
-    _, buffers = panel.bench.result(RunParams(run=run))
+    reply, buffers = panel.bench.view(ViewParams(run=run, name="hidden", kind="array"))
+    grid = reply.view.grid  # type: ignore[union-attr]
+    assert grid is not None
+    assert grid.rows is not None
+    assert grid.rows.labels == ("the", "cat", "sat", "on")
     np.testing.assert_allclose(
-        np.frombuffer(buffers[value.view.buffer], np.float32).reshape(4, 8), saved["hidden"][0], rtol=1e-5, atol=1e-6
+        np.frombuffer(buffers[grid.buffer], np.float32).reshape(4, 8), saved["hidden"][0], rtol=1e-5, atol=1e-6
     )
 
 
@@ -213,17 +216,19 @@ def test_what_is_told_of_a_run(panel: Panel) -> None:
 
 
 def test_labels_of_chosen_positions(panel: Panel) -> None:
-    (value,) = panel.result(panel.run(hidden(positions=(-1, 0)))).saved
-    assert value.view is not None
-    assert value.view.row_labels == ("on", "the")
+    run = panel.run(hidden(positions=(-1, 0)))
+    panel.result(run)
+    reply, _ = panel.bench.view(ViewParams(run=run, name="hidden", kind="array"))
+    assert reply.view.grid.rows.labels == ("on", "the")  # type: ignore[union-attr]
 
 
 def test_a_value_that_is_no_tensor_is_shown_by_its_first(panel: Panel) -> None:
     card = Save(id="a", at=Target(path="transformer.h.0.attn"), name="attention")
-    (value,) = panel.result(panel.run(card)).saved
+    run = panel.run(card)
+    (value,) = panel.result(run).saved
     assert value.text == "tuple: (1, 4, 8) float32, None"
-    assert value.view is not None
-    assert (value.view.rows, value.view.columns) == (4, 8)
+    reply, _ = panel.bench.view(ViewParams(run=run, name="attention", kind="array"))
+    assert (reply.view.title, reply.view.shape) == ("attention[0]", (1, 4, 8))  # type: ignore[union-attr]
 
 
 def test_a_faulty_experiment_is_refused(panel: Panel) -> None:
@@ -401,3 +406,21 @@ def test_a_run_keeps_its_model_although_the_name_is_given_away(panel: Panel) -> 
         panel.namespace.clear()
         gate.set()
         assert panel.result(run).state == "done"
+
+
+def test_what_an_earlier_version_kept_is_read() -> None:
+    kept = {"version": 1, "model": "model", "prompt": PROMPT, "interventions": [hidden().model_dump(mode="json")]}
+    reply, _ = Panel().bench.call("migrate", {"experiment": kept})
+    assert reply["experiment"]["version"] == 2
+    assert reply["experiment"]["prompts"] == [PROMPT]
+    with pytest.raises(ValueError, match="version"):
+        Panel().bench.call("migrate", {"experiment": {**kept, "version": 99}})
+
+
+def test_of_a_run_the_modules_that_were_not_called_are_known() -> None:
+    panel = Panel(model=wb.demo())
+    run = panel.run(Save(id="s", at=Target(path="transformer.h.1"), name="h"))
+    panel.result(run)
+    quiet = panel.bench.fired(RunParams(run=run)).quiet
+    # An attention's dropout is not called where attention is computed in one; the list of layers only holds them.
+    assert quiet == tuple(f"transformer.h.{layer}.attn.attn_dropout" for layer in range(4))

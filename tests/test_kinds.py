@@ -88,7 +88,9 @@ def places(name: str) -> dict[str, Target]:
 def kinds(at: Target) -> dict[str, Intervention]:
     """A card of each kind that changes something."""
     here: dict[str, Any] = {"id": "a", "at": at}
-    tokens = {} if at.positions is None else {"source_positions": tuple(each - 1 for each in at.positions)}
+    tokens: dict[str, Any] = (
+        {} if at.positions is None else {"source_positions": tuple(each - 1 for each in at.positions)}
+    )
     same = OTHER if at.positions is not None else "a mat and its dog"
     return {
         "ablate to zero": Ablate(**here),

@@ -56,10 +56,10 @@ def test_requests_are_answered_while_a_cell_runs(page: Page, tmp_path: Path) -> 
         assert page.result("code", experiment=EXPERIMENT)["faults"] == []
         run = page.result("run", experiment=EXPERIMENT)["run"]
         assert page.ended(run)["state"] == "done"
-        reply = page.ask("result", run=run)
+        reply = page.ask("view", run=run, name=page.result("result", run=run)["saved"][0]["name"], kind="array")
     assert page.printed(cell) == "begun\nended\n"
-    (saved,) = reply["content"]["data"]["result"]["saved"]
-    picture = np.frombuffer(reply["buffers"][saved["view"]["buffer"]], np.float32)
+    grid = reply["content"]["data"]["result"]["view"]["grid"]
+    picture = np.frombuffer(reply["buffers"][grid["buffer"]], np.float32)
     assert picture.shape == (4 * 8,)
     assert np.isfinite(picture).all()
 

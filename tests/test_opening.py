@@ -141,8 +141,8 @@ def test_weights_elsewhere(where: str, folder: Path, tmp_path: Path) -> None:
         found.append(wb.direct_logit_attribution(each, TEXT).contributions)
         found.append(wb.attention_patterns(each, TEXT).patterns)
         kept.append(found)
-    for ours, theirs in zip(*kept, strict=True):
-        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(*kept, strict=True):  # a weight that comes from a file may lie elsewhere in memory's lines
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert torch.equal(kept[0][3], plain.module.transformer.h[1].mlp.c_proj.weight * 2)
     assert is_meta(model) == (where != "cpu")  # there, they come and go with each run
 
@@ -223,8 +223,8 @@ def test_quantised_weights(rounding: Any) -> None:
         logits = model.lm_head.output.save()
     assert type(model.model.layers[1].self_attn.o_proj.module) is Rounded
     assert model.layers[1].attn.d_head == 32
-    assert torch.equal(heads.value.flatten(2), seen[0])
-    assert torch.equal(logits.value, expected)
+    torch.testing.assert_close(heads.value.flatten(2), seen[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits.value, expected, rtol=1e-4, atol=1e-4)
     assert wb.top_tokens(model, TEXT, k=1).tokens == [" Paris"]
 
 

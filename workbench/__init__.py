@@ -15,6 +15,8 @@ from workbench.tracing import elsewhere
 
 if TYPE_CHECKING:
     from workbench.jupyter.history import runs
+    from workbench.jupyter.looking import look
+    from workbench.jupyter.widget import show
     from workbench.lens import attention_patterns, direct_logit_attribution, logit_lens, top_tokens
     from workbench.models.language import LanguageModel, demo
     from workbench.remote.config import CONFIG
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG", "Envoy", "LanguageModel", "NNsight", "ablate", "add_noise", "apply", "attention_patterns", "demo",
-    "direct_logit_attribution", "errors", "heads", "logit_lens", "measure", "neurons", "patch", "runs", "scale",
-    "steer", "tensor", "top_tokens",
+    "direct_logit_attribution", "errors", "heads", "logit_lens", "look", "measure", "neurons", "patch", "runs", "scale",
+    "show", "steer", "tensor", "top_tokens",
 ]  # fmt: skip
 
 _LATER = {
     "LanguageModel": "workbench.models.language",
     "demo": "workbench.models.language",
     "runs": "workbench.jupyter.history",
+    "look": "workbench.jupyter.looking",
+    "show": "workbench.jupyter.widget",
     "CONFIG": "workbench.remote.config",
     "tensor": "workbench.store",
     "logit_lens": "workbench.lens",

@@ -135,6 +135,10 @@ export class Bench {
 
   // ---- asking the kernel
 
+  /** A request of a view's own, beside those that the state is made of. */
+  readonly request = <M extends Method>(method: M, params: Methods[M]['params']): Promise<Answer<M>> =>
+    this.transport?.request(method, params) ?? Promise.reject(new Disconnected(`not connected: ${method}`));
+
   /** Ask, and act on the answer unless a newer request of the kind (or of the `slot`) has been made meanwhile. */
   private async ask<M extends Method>(
     method: M,
@@ -238,8 +242,8 @@ export class Bench {
 
   /** Fetch a run's result and show it. */
   async show(run: number): Promise<void> {
-    await this.ask('result', { run }, ({ reply, buffers }) => {
-      this.set({ result: reply, buffers, logs: reply.logs, progress: null, quiet: [] });
+    await this.ask('result', { run }, ({ reply }) => {
+      this.set({ result: reply, logs: reply.logs, progress: null, quiet: [] });
       const current = this.state.run;
       if (current === null || current.state !== 'running' || current.run === run) {
         const { state, headline, seconds, title, at, purpose } = reply;

@@ -5,11 +5,13 @@ import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/applica
 import { ICommandPalette, MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
 import { IEditorServices } from '@jupyterlab/codeeditor';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { IStateDB } from '@jupyterlab/statedb';
 import { Bench } from './bench';
 import { saver } from './files';
 import { Follower, key } from './follower';
 import { drawing } from './panels/editor';
+import { outputs } from './panels/output';
 import { ResultsPanel } from './panels/results';
 import { WorkbenchPanel } from './panels/workbench';
 
@@ -22,16 +24,18 @@ const plugin: JupyterFrontEndPlugin<void> = {
   id: 'workbench:panel',
   description: 'Look inside the models of a notebook and change what they compute.',
   autoStart: true,
-  requires: [INotebookTracker, IEditorServices, IStateDB],
+  requires: [INotebookTracker, IEditorServices, IStateDB, IRenderMimeRegistry],
   optional: [ILayoutRestorer, ICommandPalette],
   activate: (
     app: JupyterFrontEnd,
     notebooks: INotebookTracker,
     editors: IEditorServices,
     store: IStateDB,
+    rendermime: IRenderMimeRegistry,
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null
   ) => {
+    const began = performance.now();
     const bench = new Bench({
       keep: (place, experiment) => void store.save(key(place), experiment as never),
       ran: () => void showResults(false)
@@ -47,6 +51,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
       },
       save: saver(app.serviceManager.contents, notebooks)
     });
+    rendermime.addFactory(
+      outputs(element => {
+        const here = notebooks.find(each => each.node.contains(element));
+        return here && here.context.path === bench.state.place && bench.attached ? bench.request : undefined;
+      })
+    );
     app.shell.add(panel, 'right', { rank: 100 });
     restorer?.add(panel, panel.id);
 
@@ -103,6 +113,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       });
     });
 
+    performance.measure('workbench:start', { start: began });
     void app.restored.then(async () => {
       follow();
       if ((await store.fetch(SEEN)) === undefined) {

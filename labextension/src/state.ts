@@ -63,7 +63,6 @@ export interface State extends Told {
   selected: string | null;
   form: Form;
   result: RunResult | null;
-  buffers: DataView[];
   logs: LogLine[];
   compared: Compared | null;
   /** The capsule that was opened last. */
@@ -104,7 +103,6 @@ export const START: State = {
   selected: null,
   form: 'with',
   result: null,
-  buffers: [],
   logs: [],
   compared: null,
   capsule: null,

@@ -22,6 +22,8 @@ export interface Line {
   row: number;
   fold: boolean;
   level: number;
+  /** In a search: it only leads to what was found. */
+  leads?: boolean;
 }
 
 export class Tree {
@@ -257,15 +259,16 @@ export class Tree {
     const keep = new Uint8Array(this.length);
     for (let row = 0; row < this.length; row += 1) {
       if (tests.every(test => test(row))) {
-        for (let each = row; each >= 0 && !keep[each]; each = this.parent(each)) {
+        for (let each = this.parent(row); each >= 0 && !keep[each]; each = this.parent(each)) {
           keep[each] = 1;
         }
+        keep[row] = 2;
       }
     }
     const found: Line[] = [];
     for (let row = 0; row < this.length; row += 1) {
       if (keep[row]) {
-        found.push({ row, fold: false, level: this.depths[row] });
+        found.push({ row, fold: false, level: this.depths[row], leads: keep[row] === 1 });
       }
     }
     return found;
@@ -314,6 +317,17 @@ function glob(pattern: string): RegExp {
   return new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`);
 }
 
+/** 793k, 1.2M, 405B. */
+export function briefly(count: number): string {
+  for (const [size, unit] of [[1e9, 'B'], [1e6, 'M'], [1e3, 'k']] as const) {
+    if (count >= size) {
+      const scaled = count / size;
+      return `${scaled < 100 ? scaled.toFixed(1) : scaled.toFixed(0)}${unit}`;
+    }
+  }
+  return `${count}`;
+}
+
 const times = (size: number[] | undefined): string => (size ? size.join('×') || 'scalar' : '');
 
 /** What goes in, where it differs, and what comes out, as texts; and the words for a hover. */
@@ -326,7 +340,7 @@ export function shapeOf(shapes: Shapes | null, row: number): { into: string; out
   const dtype = shapes.dtypes[shapes.dtype[row]];
   const why = shapes.reasons[shapes.why[row]];
   const words = [
-    before || after ? `${before || '?'} → ${after || '?'}` : '',
+    before === after ? before : `${before || '?'} → ${after || '?'}`,
     dtype ?? '',
     why ? `shape unknown, because: ${why}` : ''
   ].filter(Boolean);

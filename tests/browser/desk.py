@@ -82,7 +82,10 @@ def clear(page: Page) -> None:
         cards(page).first.focus()
         page.keyboard.press("Delete")
     expect(cards(page)).to_have_count(0)
-    for name in ("Do not generate", "Remove prompt 2"):
+    measure = panel(page).get_by_role("combobox", name="Metric")
+    if measure.input_value():
+        measure.select_option("")
+    for name in ("Do not generate", "Remove prompt 2", "Dismiss"):
         button = panel(page).get_by_role("button", name=name)
         if button.count():
             button.click()
@@ -130,3 +133,8 @@ def reading(page: Page, tab: str) -> Locator:
 
 def copied(page: Page) -> str:
     return page.evaluate("navigator.clipboard.readText()")
+
+
+def entry_of(history: Locator, run: str) -> Locator:
+    """A run's line in the history."""
+    return history.get_by_role("list", name="History").get_by_role("listitem", name=f"run {run}", exact=True)

@@ -12,6 +12,9 @@ from pydantic import Field, ValidationError
 from workbench.errors import WorkbenchError
 from workbench.experiment.kinds import Frozen
 
+GENERATED = re.compile(r"run \d+$")
+"""The names that generated code is compiled under."""
+
 
 class Fault(Frozen):
     """Something wrong, in words a person can act on."""
@@ -30,7 +33,7 @@ def explain(error: BaseException, cards: Mapping[int, str] | None = None) -> Fau
         error: what was raised.
         cards: for an error of generated code, the card that each of its lines came from.
     """
-    line = getattr(error, "line", None)
+    line = getattr(error, "line", None) or (_line(error) if cards else None)
     number = re.search(r" line (\d+)\b", line) if line else None
     return Fault(
         message=_message(error),
@@ -38,6 +41,12 @@ def explain(error: BaseException, cards: Mapping[int, str] | None = None) -> Fau
         line=line,
         detail="".join(traceback.format_exception(error)),
     )
+
+
+def _line(error: BaseException) -> str | None:
+    """The innermost line of generated code that an error of Python's own went through."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if GENERATED.match(each.filename)]
+    return f"{frames[-1].filename} line {frames[-1].lineno}: {frames[-1].line}" if frames else None
 
 
 def _message(error: BaseException) -> str:

@@ -317,3 +317,26 @@ class Experiment(Frozen):
     def enabled(self) -> tuple[Intervention, ...]:
         """The cards that are switched on."""
         return tuple(card for card in self.interventions if card.enabled)
+
+    def interact(self, model: Any = None, **ranges: tuple[float, ...]) -> Any:
+        """Sliders in a cell for numbers of the cards: the experiment is run again as they move.
+
+        Args:
+            model: what it is run on; the kernel's, by its name, where left out.
+            ranges: a number's name and its range, `(from, to)` or `(from, to, step)`. A name that several cards have
+                moves all of them.
+
+        Raises:
+            InputError: a number that no card has, or a range that is none.
+
+        Example:
+            >>> import workbench as wb
+            >>> card = Scale(id="a", at=Target(path="transformer.h.2.mlp"))
+            >>> experiment = Experiment(model="model", prompts=("The Eiffel Tower is in",), interventions=(card,))
+            >>> sliders = experiment.interact(wb.demo(), factor=(0, 2))
+            >>> sliders.wait().next_logits[0].shape
+            torch.Size([970])
+        """
+        from workbench.jupyter.interact import interact
+
+        return interact(self, model, **ranges)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from workbench.engine.values import first_tensor
-from workbench.errors import NotSetError
 from workbench.experiment.kinds import Placed
 from workbench.experiment.table import kind_of
 from workbench.graph.operations import Operation
@@ -57,10 +56,9 @@ class Tally:
     def close(self) -> None:
         """After the run: why it never acted, if so."""
         if not self.fired and self.waiting:
-            try:
-                _ = self.waiting[0].value
-            except NotSetError as error:
-                self.why = str(error).partition(": ")[2] or str(error)
+            first = self.waiting[0]
+            reason = first._recorder.reason(first._node_id())
+            self.why = reason.rpartition(" was never reached: ")[2]
         self.waiting.clear()
 
 

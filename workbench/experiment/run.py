@@ -95,7 +95,7 @@ def run(
     receipts: bool = False,
     step: Step | None = None,
     tidy: list[Callable[[], None]] | None = None,
-    watch: Callable[[], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Trace the experiment's code, in a namespace that has only the model (under its name) and `wb`.
 
@@ -107,8 +107,8 @@ def run(
         receipts: see what each card does, and which modules are called, which copies what the cards change.
         step: told how far it is.
         tidy: is given what is to be called in the end, should the run be ended from outside at any moment.
-        watch: called once inside the trace, after the last card of the first prompt: what it saves is as the
-            interventions left it.
+        watch: called once inside the trace for each prompt, with its number, after the last card: what it saves is
+            as the interventions left it.
 
     Raises:
         whatever the code raises, with the generated line in `.line`.
@@ -161,7 +161,7 @@ class Job:
         receipts: bool = False,
         step: Step | None = None,
         tidy: list[Callable[[], None]] | None = None,
-        watch: Callable[[], None] | None = None,
+        watch: Callable[[int], None] | None = None,
         remote: bool = False,
     ) -> None:
         placed = {card.id: card for card in experiment.enabled if isinstance(card, Placed)}
@@ -217,8 +217,8 @@ class Job:
         __tracebackhide__ = True
         model, recorder, prompt = self.model, require("the run's end"), len(self._logits)
         used(recorder, self._read, self.kept.uses)
-        if self._watch is not None and not prompt:
-            self._watch()
+        if self._watch is not None:
+            self._watch(prompt)
         with unchecked(recorder):
             self._logits[prompt] = recorder.add(NEXT_LOGITS, (model._root.output,)).save()
             if recorder.blocks[recorder.block].kind == "generate":

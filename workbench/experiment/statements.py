@@ -131,6 +131,10 @@ class Reader:
                 value, show = inner, each
         if isinstance(value, ast.Attribute) and value.attr == "shape":
             value, show = value.value, "shape"
+        elif isinstance(value, ast.Call) and self._calls(value, "apply") and len(value.args) == 3:
+            if [ast.unparse(each) for each in (value.args[0], value.args[2])] != ["getattr", "'shape'"]:
+                return None
+            value, show = value.args[1], "shape"
         at = self.target(value)
         if at is None or not isinstance(text, str):
             return None

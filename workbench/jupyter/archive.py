@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from workbench.engine.values import first_tensor
+from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Frozen
 from workbench.experiment.to_python import Written, names_of, write
 from workbench.jupyter.messages import RunResult
@@ -18,6 +19,7 @@ from workbench.store import Store, write_whole
 
 LARGEST = 256 << 20
 """Bytes of a tensor that is still written to disk by itself."""
+DIED = "the kernel ended while this run was under way; run it again"
 
 
 class Kept(Frozen):
@@ -60,10 +62,7 @@ class Archive:
                 tensor = first_tensor(value)
                 if tensor is not None and tensor.numel() * tensor.element_size() <= LARGEST and _plain(tensor):
                     self.store.keep(record.key(name), tensor, of_run=True)
-        bare = tuple(each.model_copy(update={"view": None}) for each in result.saved)
-        kept = Kept(
-            result=result.model_copy(update={"saved": bare}), quiet=record.quiet, environment=record.environment
-        )
+        kept = Kept(result=result, quiet=record.quiet, environment=record.environment)
         write_whole(self._path(record.run), kept.model_dump_json().encode())
 
     def delete(self, run: int) -> None:
@@ -73,11 +72,12 @@ class Archive:
 
     def _record(self, kept: Kept) -> Record:
         result = kept.result
+        died = result.state == "running"  # what ends says so here
         return Record(
             result.run,
             result.experiment,
             _written(result),
-            state=result.state,
+            state="failed" if died else result.state,
             purpose=result.purpose,
             title=result.title,
             at=result.at,
@@ -87,7 +87,7 @@ class Archive:
             sites=result.sites,
             saved=list(result.saved),
             logs=list(result.logs),
-            fault=result.fault,
+            fault=Fault(message=DIED) if died else result.fault,
             comparison=result.comparison,
             quiet=kept.quiet,
             environment=kept.environment,

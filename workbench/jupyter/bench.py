@@ -20,7 +20,7 @@ from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.lint import lint
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import Written, write
-from workbench.jupyter import capsule, forms, look, report
+from workbench.jupyter import capsule, forms, look, report, viewing
 from workbench.jupyter.archive import Archive
 from workbench.jupyter.environment import describe, differences, versions
 from workbench.jupyter.messages import (
@@ -56,9 +56,14 @@ from workbench.jupyter.messages import (
     StartedReply,
     Tensor,
     TensorsReply,
+    TileParams,
+    TileReply,
     TokensReply,
     TreeReply,
     TwoRunsParams,
+    ViewParams,
+    ViewReply,
+    ViewsReply,
     WrapReply,
 )
 from workbench.jupyter.record import Record
@@ -98,10 +103,21 @@ class Bench:
     ) -> None:
         self.kernel = uuid.uuid4().hex
         self._namespace = namespace
-        self._emit = emit
-        self.work = Work(emit)
-        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._ended)
+        self._given = emit
+        self._listening: list[Callable[[Event], None]] = []
+        self.work = Work(self._emit)
+        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._keep)
         self._known: object = None
+
+    def listen(self, hear: Callable[[Event], None]) -> Callable[[], None]:
+        """Give each event also to `hear`; what comes back ends it."""
+        self._listening.append(hear)
+        return lambda: self._listening.remove(hear) if hear in self._listening else None
+
+    def _emit(self, event: Event) -> None:
+        self._given(event)
+        for hear in list(self._listening):
+            hear(event)
 
     def call(self, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Buffers]:
         """Answer a request by name: the result as JSON data, and its buffers."""
@@ -206,7 +222,7 @@ class Bench:
 
     # ---- what was run
 
-    def result(self, params: RunParams) -> tuple[RunResult, Buffers]:
+    def result(self, params: RunParams) -> RunResult:
         return report.result(self.runs_made.get(params.run))
 
     def runs(self) -> RunsReply:
@@ -226,6 +242,26 @@ class Bench:
         text = f"{count} module{'' if count == 1 else 's'} not called in {record.name}"
         return FiredReply(run=record.run, quiet=record.quiet, text=text)
 
+    # ---- views
+
+    def views(self, params: RunParams) -> ViewsReply:
+        record = self.runs_made.get(params.run)
+        return viewing.views(record, self.model_of(record))
+
+    def view(self, params: ViewParams) -> tuple[ViewReply, Buffers]:
+        record = self.runs_made.get(params.run)
+        return viewing.view(record, self.model_of(record), params)
+
+    def tile(self, params: TileParams) -> tuple[TileReply, Buffers]:
+        return viewing.tile(self.runs_made.get(params.run), params)
+
+    def model_of(self, record: Record) -> NNsight | None:
+        """What a run was made with, or what has its name now; None where there is nothing of that name."""
+        if record.model is not None:
+            return record.model
+        found = self._namespace().get(record.experiment.model)
+        return found if issubclass(type(found), NNsight) else None  # pyright: ignore[reportReturnType]
+
     def compare(self, params: TwoRunsParams) -> Comparison:
         one, other = (self.runs_made.get(each) for each in (params.run, params.other))
         pairs = (*compared(one.values(), other.values()), *_answers(one, other))
@@ -240,7 +276,7 @@ class Bench:
     def rename(self, params: RenameParams) -> DoneReply:
         record = self.runs_made.rename(params.run, params.title)
         if record.state != "running":
-            self.runs_made.archive.write(record, report.result(record, pictures=False)[0], tensors=False)
+            self.runs_made.archive.write(record, report.result(record), tensors=False)
         return DoneReply()
 
     def delete(self, params: RunParams) -> DoneReply:
@@ -337,10 +373,8 @@ class Bench:
         work = partial(self.work.cell, cell)
         return self.runs_made.here(cell.experiment, written, cell.model, work, cell.header.name)
 
-    # ---- on a run's thread
-
-    def _ended(self, record: Record) -> None:
-        self.runs_made.archive.write(record, report.result(record, pictures=False)[0])
+    def _keep(self, record: Record) -> None:
+        self.runs_made.archive.write(record, report.result(record))
 
     def _changed(self, record: Record) -> None:
         self._emit(RunChanged(summary=report.summary(record)))

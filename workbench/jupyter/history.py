@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.errors import WorkbenchError
 from workbench.experiment.kinds import Experiment
 from workbench.jupyter import link
 from workbench.jupyter.record import Record
@@ -32,6 +33,20 @@ class PanelRun:
 
     def __repr__(self) -> str:
         return self.headline
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, Any] | None:
+        """The headline, and views of what it saved."""
+        from workbench.jupyter.widget import views_of
+        from workbench.views.notebook import shown
+
+        here = link.current()
+        if here is None:
+            return None
+        try:
+            views = views_of(here.bench.runs_made.get(self.number), here.bench)
+        except WorkbenchError:  # it is no longer remembered, or cannot be run again
+            views = []
+        return shown(views, self.headline) if views else {"text/plain": self.headline}
 
 
 def runs() -> list[PanelRun]:

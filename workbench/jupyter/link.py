@@ -27,7 +27,19 @@ RPC = "workbench.rpc"
 EVENTS = "workbench.events"
 
 SLOW = frozenset(
-    {"capsule_load", "capsule_rerun", "capsule_save", "code", "compare", "lift", "run", "shapes", "verify"}
+    {
+        "capsule_load",
+        "capsule_rerun",
+        "capsule_save",
+        "code",
+        "compare",
+        "lift",
+        "run",
+        "shapes",
+        "verify",
+        "view",
+        "views",
+    }
 )
 """Requests that may need a scan of a large model. They queue on a thread of their own, so that *Cancel* never waits."""
 
@@ -77,6 +89,10 @@ class Link:
 
                 self._bench = Bench(lambda: self.shell.user_ns, self._emit)
             return self._bench
+
+    def variables(self) -> Mapping[str, Any]:
+        """The user's."""
+        return self.shell.user_ns
 
     # ---- requests
 

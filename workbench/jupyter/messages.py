@@ -9,7 +9,7 @@ from pydantic import Field
 from workbench.experiment.comparison import Compared, Comparison
 from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Experiment, Frozen
-from workbench.views.heatmap import Heatmap
+from workbench.views.header import AnyView, Grid, Kind
 from workbench.views.tokens import TopToken
 
 
@@ -49,7 +49,6 @@ class Saved(Frozen):
     shape: tuple[int, ...] | None
     dtype: str | None
     text: str = Field(description="a one-line summary: statistics of a tensor, repr of anything else")
-    view: Heatmap | None
 
 
 class LogLine(Frozen):
@@ -336,6 +335,63 @@ class DoneReply(Frozen):
     pass
 
 
+# ---- views
+
+
+class Entry(Frozen):
+    """Something to look at: the run as a whole, where `name` is empty, or a tensor of a saved value."""
+
+    name: str
+    part: int = Field(default=0, description="which tensor, where the value holds several")
+    kind: Kind
+    title: str
+    kinds: tuple[Kind, ...] = ()
+    shape: tuple[int, ...] | None = None
+    prompt: int | None = Field(default=None, description="of which prompt a saved value is; null if of none or all")
+
+
+class ViewsReply(Frozen):
+    entries: tuple[Entry, ...]
+
+
+class ViewParams(Frozen):
+    run: int
+    name: str = Field(default="", description="of a saved value; empty for the run as a whole")
+    part: int = 0
+    kind: Kind | None = Field(default=None, description="null for what suits it")
+    prompt: int = Field(default=0, description="of which prompt, where the run as a whole is looked at")
+    layer: int | None = None
+    head: int | None = None
+    batch: int = 0
+    position: int | None = None
+    neurons: tuple[int, ...] = Field(default=(), description="that are shown beside the strongest")
+    down: int | None = None
+    across: int | None = None
+    index: tuple[int, ...] = ()
+    merged: Literal["mean", "largest"] = "mean"
+
+
+class ViewReply(Frozen):
+    view: AnyView
+
+
+class TileParams(Frozen):
+    run: int
+    name: str
+    part: int = 0
+    down: int | None
+    across: int | None
+    index: tuple[int, ...]
+    window: tuple[int, int, int, int] = Field(description="rows from, to, columns from, to")
+    most: tuple[int, int] = Field(description="cells that are wanted, down and across")
+    merged: Literal["mean", "largest"] = "mean"
+    limit: float | None = None
+
+
+class TileReply(Frozen):
+    grid: Grid
+
+
 METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     # what there is
     "models": (NoParams, ModelsReply),
@@ -364,6 +420,10 @@ METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "capsule_save": (CapsuleParams, CapsuleReply),
     "capsule_load": (PathParams, CapsuleReply),
     "capsule_rerun": (RerunParams, StartedReply),
+    # views
+    "views": (RunParams, ViewsReply),
+    "view": (ViewParams, ViewReply),
+    "tile": (TileParams, TileReply),
 }
 
 

@@ -13,7 +13,6 @@ from workbench.experiment.uses import Use
 from workbench.jupyter.messages import PromptResult, Receipt, RunResult, RunSummary, Saved, SiteUse
 from workbench.jupyter.record import Record
 from workbench.site import Port
-from workbench.views.heatmap import Heatmap, heatmap
 from workbench.views.summary import dtype_name
 from workbench.views.summary import summary as summary_of
 from workbench.views.tokens import TopToken, best
@@ -83,8 +82,8 @@ def _answer(record: Record, changed: bool) -> str:
     if first.generated and not changed:
         return f"“{''.join(each.token for each in first.generated)}”"
     before, after = best(first.before), best(first.after)
-    if before is None:
-        return ""
+    if before is None:  # there was no clean run
+        return _token(after) if after else ""
     if not changed:
         return _token(before)
     return f"{_token(before)} → {_token(after) if after else 'NaN'}"
@@ -159,7 +158,6 @@ def _saved(name: str, outcome: Outcome, value: object, text: str) -> Saved:
         shape=None if tensor is None else tuple(tensor.shape),
         dtype=None if tensor is None else dtype_name(tensor.dtype),
         text=text,
-        view=None,
     )
 
 
@@ -173,10 +171,9 @@ def sites(uses: Mapping[tuple[str, Port], Use]) -> tuple[SiteUse, ...]:
 # ---- the whole
 
 
-def result(record: Record, pictures: bool = True) -> tuple[RunResult, list[bytes]]:
-    """All of a run, and the bytes of its pictures in the order of their `buffer` numbers."""
-    buffers: list[bytes] = []
-    found = RunResult(
+def result(record: Record) -> RunResult:
+    """All of a run, but for its tensors: the page asks for views of those that it shows."""
+    return RunResult(
         run=record.run,
         state=record.state,
         headline=headline(record),
@@ -189,27 +186,17 @@ def result(record: Record, pictures: bool = True) -> tuple[RunResult, list[bytes
         prompts=record.prompts,
         receipts=record.receipts,
         sites=record.sites,
-        saved=tuple(_shown(record, each, buffers) for each in record.saved) if pictures else tuple(record.saved),
+        saved=tuple(_shown(record, each) for each in record.saved),
         logs=tuple(record.logs),
         fault=record.fault,
         comparison=record.comparison,
     )
-    return found, buffers
 
 
-def _shown(record: Record, row: Saved, buffers: list[bytes]) -> Saved:
-    if row.shape is None:
+def _shown(record: Record, row: Saved) -> Saved:
+    if row.shape is None or record.holds(row.name):
         return row
-    if not record.holds(row.name):
-        return row.model_copy(update={"text": f"{row.text} · no longer held; run it again to see it"})
-    kept = record.saved_tensor(row.name)
-    picture: Heatmap | None = None
-    tensor = first_tensor(kept.value)
-    drawn = None if tensor is None else heatmap(tensor, kept.tokens, buffer=len(buffers))
-    if drawn is not None:
-        picture, data = drawn
-        buffers.append(data)
-    return row.model_copy(update={"view": picture})
+    return row.model_copy(update={"text": f"{row.text} · no longer held; run it again to see it"})
 
 
 def empty(experiment: Experiment) -> tuple[PromptResult, ...]:

@@ -50,17 +50,17 @@ class Runs:
     Args:
         changed: told of each run when it begins and when it ends.
         archive: where the history lies on disk, asked for when it is first needed.
-        ended: called, on the run's thread, when one has ended, before `changed`.
+        keep: writes a run to it, when it begins, and when it has ended, on its thread, before `changed`.
     """
 
     def __init__(
         self,
         changed: Callable[[Record], None],
         archive: Callable[[], Archive],
-        ended: Callable[[Record], None] = lambda record: None,
+        keep: Callable[[Record], None] = lambda record: None,
     ) -> None:
         self._changed = changed
-        self._ended = ended
+        self._keep = keep
         self._find_archive = archive
         self._archive: Archive | None = None
         self._lock = RLock()
@@ -88,6 +88,7 @@ class Runs:
             self._jobs.append(_Job(record, model, work))
             self._forget()
             first = len(self._jobs) == 1
+        self._write(record)
         self._changed(record)
         if first:
             self._next()
@@ -102,6 +103,7 @@ class Runs:
             self._cells.append(job)
             self._forget()
         __tracebackhide__ = True
+        self._write(record)
         self._changed(record)
         self._through(job)
         error, job.error = job.error, None
@@ -151,7 +153,7 @@ class Runs:
                 self._jobs.remove(job)
                 job.record.state = "cancelled"
         if waiting:
-            self._changed(job.record)
+            self._finish(job.record)
 
     def get(self, run: int) -> Record:
         """A run that is still remembered."""
@@ -228,14 +230,17 @@ class Runs:
         record.tidy.clear()
         with self._lock:
             self._forget()
-        try:
-            self._ended(record)
-        except Exception as error:  # a full disk, say: the run is there all the same
-            record.logs.append(LogLine(run=record.run, text=f"this run was not written to the history: {error}"))
+        self._write(record)
         if record.run not in self._records:  # it was deleted meanwhile
             self.archive.delete(record.run)
             return
         self._changed(record)
+
+    def _write(self, record: Record) -> None:
+        try:
+            self._keep(record)
+        except Exception as error:  # a full disk, say: the run is there all the same
+            record.logs.append(LogLine(run=record.run, text=f"this run was not written to the history: {error}"))
 
     def _compute(self, job: _Job) -> None:
         __tracebackhide__ = True

@@ -86,7 +86,7 @@ class Work:
         cell.close()
         changes = any(use.changed for use in outcome.uses.values())
         clean = self.clean(record, model) if changes and texts and not cell.header.remote else None
-        self.take_in(record, model, outcome, clean)
+        self.take_in(record, model, outcome, clean, known=clean is not None or not changes)
 
     def verify(self, record: Record, model: NNsight) -> None:
         """The experiment, and its text in a namespace of its own."""
@@ -109,10 +109,13 @@ class Work:
         self._progress(record, 1, 2, "run with interventions")
         return outcome
 
-    def take_in(self, record: Record, model: NNsight, outcome: Outcome, clean: Outcome | None) -> None:
-        """What a run gave, as it is told."""
+    def take_in(
+        self, record: Record, model: NNsight, outcome: Outcome, clean: Outcome | None, known: bool = True
+    ) -> None:
+        """What a run gave, as it is told; `known` is whether the clean run is, which without changes is this one."""
+        given = clean if known else Outcome()
         record.prompts = tuple(
-            self._prompt(record, model, number, each, outcome, clean) for number, each in enumerate(record.prompts)
+            self._prompt(record, model, number, each, outcome, given) for number, each in enumerate(record.prompts)
         )
         record.receipts = report.receipts(outcome.tallies)
         record.saved = report.saved(outcome, len(record.prompts))
@@ -133,9 +136,9 @@ class Work:
         after = _at(outcome.next_logits, number)
         before = after if clean is None else _at(clean.next_logits, number)
         update: dict[str, Any] = {}
-        if before is not None and after is not None:
-            rows = compare(before, after, lambda id: pieces(model.tokenizer, [id])[0])
-            update["before"], update["after"] = rows
+        if after is not None:
+            rows = compare(after if before is None else before, after, lambda id: pieces(model.tokenizer, [id])[0])
+            update["before"], update["after"] = () if before is None else rows[0], rows[1]
             if not rows[1]:
                 self.log(record)(LogLine(NOT_NUMBERS))
             update |= self._numbers(record.experiment, model, before, after, numbers=bool(rows[1]))
@@ -146,14 +149,16 @@ class Work:
         return prompt.model_copy(update=update)
 
     def _numbers(
-        self, experiment: Experiment, model: Any, before: Tensor, after: Tensor, numbers: bool
+        self, experiment: Experiment, model: Any, before: Tensor | None, after: Tensor, numbers: bool
     ) -> dict[str, float | None]:
         measure = experiment.measure
-        found: dict[str, float | None] = {"kl": divergence(before, after) if numbers else None}
+        found: dict[str, float | None] = {"kl": None if before is None or not numbers else divergence(before, after)}
         if measure is not None:
             ids = token_ids(model.tokenizer, measure.metric, measure.answers)
-            found["measure_before"] = measured(before, before, measure.metric, ids)
-            found["measure_after"] = measured(after, before, measure.metric, ids) if numbers else None
+            if before is not None:
+                found["measure_before"] = measured(before, before, measure.metric, ids)
+            if numbers and (before is not None or measure.metric != "kl"):
+                found["measure_after"] = measured(after, before, measure.metric, ids)
         return found
 
     # ---- what is told meanwhile

@@ -372,6 +372,10 @@ class NNsight(Envoy):
 
         return map_tensors(sized, args), map_tensors(sized, kwargs)
 
+    def _written(self, options: dict[str, Any]) -> Any:
+        """How what several generations write is put together."""
+        raise InputError(f"{type(self._module).__name__} makes no tokens")
+
     def _generated(self) -> Any:
         """What a generation gave, as a traced value."""
         raise InputError(f"{type(self._module).__name__} makes no tokens")

@@ -189,6 +189,19 @@ class Opening:
             ) from error
         return found
 
+    def processor(self) -> Any:
+        """What makes a model's input of images, beside the model."""
+        from transformers import AutoImageProcessor, AutoProcessor
+
+        reads = getattr(self.config, "vocab_size", None) is not None or hasattr(self.config, "text_config")
+        try:
+            return (AutoProcessor if reads else AutoImageProcessor).from_pretrained(self._text(), **self._hub)
+        except (OSError, ValueError, ImportError, TypeError, AttributeError, KeyError) as error:
+            raise InputError(
+                f"{self.name!r} has no processor for images that can be opened ({_first_line(error)}); pass one with "
+                "processor=AutoProcessor.from_pretrained(...), or give tensors by name: pixel_values="
+            ) from error
+
     def _text(self) -> str:
         """Where the tokenizer is: an adapter seldom has one of its own."""
         own = self._adapter is None or Path(self.name, "tokenizer_config.json").is_file()

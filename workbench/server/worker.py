@@ -80,7 +80,9 @@ class Worker:
             _warm(model)
         size = parameters_of(self._models.values())
         if rank is not None:
-            KEPT.update(share.connections())
+            from workbench.server.share import connections
+
+            KEPT.update(connections())
         taken = shut(self._limits.memory, self._limits.result + (64 << 20))
         self._proof = Proof([model._module for model in self._models.values()])
         self._say({"event": "loaded", "bytes": size, "shut": taken, "functions": sorted(offered())})
@@ -143,17 +145,14 @@ class Worker:
         self._say({"event": "running", "job": job})
         doubtful = True
         ending: dict[str, Any]
-        part = task.result.with_name(task.result.name + ".part")
-        may_write(part)
+        may_write(task.result)
         try:
             with self._timed(deadline):
-                doubtful = self._compute(job, task.request, part)
+                doubtful = self._compute(job, task.request, task.result)
             ending = {"event": "done", "job": job}
         except (Exception, Cancelled) as error:
             ending = {"event": "error", "job": job, **told(error, self._limits.memory)}
         found = self._found(f"job {job}", doubtful)
-        if ending["event"] == "done" and self._leads:
-            part.rename(task.result)
         self._say(ending)
         return not found
 
@@ -179,7 +178,7 @@ class Worker:
             print(f"after {after}: {'; '.join(found)}", file=sys.stderr, flush=True)
         return found
 
-    def _compute(self, job: str, request: Path, part: Path) -> bool:
+    def _compute(self, job: str, request: Path, result: Path) -> bool:
         from workbench.graph.package import unpack
         from workbench.server.execute import execute
 
@@ -190,7 +189,7 @@ class Worker:
 
         outcome, checked = execute(asked, self._models, self._limits, log, self._fitting)
         if self._leads:
-            part.write_bytes(self._packed(asked, outcome))
+            result.write_bytes(self._packed(asked, outcome))
         return checked.doubtful
 
     def _packed(self, asked: Any, outcome: Any) -> bytes:

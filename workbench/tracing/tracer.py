@@ -177,8 +177,8 @@ class Tracer(Scope):
     def _finish(self, frame: FrameType | None) -> None:
         if self._batch_size is not None and (self._batch_size < 1 or self._session or not self._single):
             raise InputError(
-                f"batch_size= splits the prompts of one trace, model.trace(prompts, batch_size=8), at least one at a "
-                f"time; it goes with no session and no tracer.invoke ({text(self._line)})"
+                f"batch_size= splits the prompts of one {self._kind}, model.{self._kind}(prompts, batch_size=8), at "
+                f"least one at a time; it goes with no session and no tracer.invoke ({text(self._line)})"
             )
         if not self.invokers:
             raise InputError(
@@ -226,10 +226,9 @@ class Tracer(Scope):
         if size is None:
             finish(self._recorder, lambda: execute(prepared))
             return
-        whole, graph = prepared[0], plan.graph
+        whole, recorder = prepared[0], self._recorder
         finish(
-            self._recorder,
-            lambda: run_split(self.model, graph, bindings, whole, self._kwargs, size, lambda part: execute([part])),
+            recorder, lambda: run_split(self.model, recorder, whole, self._kwargs, size, lambda part: execute([part]))
         )
 
     def _refuse_late_writes(self, plan: Plan) -> None:

@@ -105,7 +105,7 @@ function Tokens({ left, right, index }: { left: RunResult; right: RunResult; ind
         <thead>
           <tr>
             <th scope="col">token</th>
-            <th scope="col" aria-label="bars" />
+            <td />
             <th scope="col">{left.title ?? `run ${left.run}`}</th>
             <th scope="col">{right.title ?? `run ${right.run}`}</th>
           </tr>

@@ -4,6 +4,7 @@ import { useCallback, useSyncExternalStore } from 'react';
 import type { KeyboardEvent } from 'react';
 import type { Bench, State } from '../bench';
 import { cards } from '../experiment';
+import { briefly } from '../tree';
 import { Cards } from './cards';
 import { Code } from './code';
 import type { Beside, Draw } from './code';
@@ -49,7 +50,7 @@ export function Panel({ bench, draw, beside }: Props) {
           <h2>Model</h2>
           {ready && info && (
             <span className="wb-quiet wb-fact" title={`${info.parameters.toLocaleString('en')} parameters, ${info.modules} modules`}>
-              {count(info.parameters)} · {info.wrapped ? info.device : 'not wrapped'}
+              {briefly(info.parameters)} · {info.wrapped ? info.device : 'not wrapped'}
             </span>
           )}
           <span className="wb-quiet" title={state.place ?? ''}>
@@ -131,14 +132,4 @@ function Wrap({ name, code, insert }: { name: string; code: string; insert: Besi
       )}
     </div>
   );
-}
-
-function count(parameters: number): string {
-  for (const [size, unit] of [[1e9, 'B'], [1e6, 'M'], [1e3, 'k']] as const) {
-    if (parameters >= size) {
-      const scaled = parameters / size;
-      return `${scaled < 100 ? scaled.toFixed(1) : scaled.toFixed(0)}${unit}`;
-    }
-  }
-  return `${parameters}`;
 }

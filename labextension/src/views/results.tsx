@@ -6,9 +6,10 @@ import type { Bench, State } from '../bench';
 import { Capsules } from './capsule';
 import { Compare, Differences } from './compare';
 import { GeneratedText } from './generated';
-import { SavedValue } from './heatmap';
 import { History } from './history';
 import { Logs } from './logs';
+import { RunViews } from './runviews';
+import { Selection } from './selection';
 import { TopTokens } from './toptokens';
 
 type Tab = 'results' | 'history' | 'compare' | 'logs';
@@ -87,7 +88,8 @@ export function Results({ bench }: { bench: Bench }) {
 }
 
 function OneRun({ bench, state }: { bench: Bench; state: State }) {
-  const { result, buffers } = state;
+  const { result } = state;
+  const [selection] = useState(() => new Selection());
   const answers = state.experiment.measure?.answers ?? [];
   return (
     <section role="region" aria-label="Results" className="wb-main" tabIndex={0}>
@@ -117,17 +119,11 @@ function OneRun({ bench, state }: { bench: Bench; state: State }) {
                   answer={token => bench.answer(token)}
                 />
                 <Numbers result={result} index={index} />
-                <GeneratedText prompt={prompt} />
+                <GeneratedText prompt={prompt} label={result.prompts.length > 1 ? ` · prompt ${index + 1}` : ''} />
               </div>
             ))}
           </div>
-          {result.saved.map(saved => (
-            <SavedValue
-              key={`${saved.name} ${saved.prompt}`}
-              saved={saved}
-              data={saved.view ? buffers[saved.view.buffer] : undefined}
-            />
-          ))}
+          {result.state === 'done' && <RunViews result={result} request={bench.request} selection={selection} />}
         </>
       ) : (
         <p className="wb-empty">No run yet. Run shows the next tokens before and after, and each saved value.</p>
