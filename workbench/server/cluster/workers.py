@@ -194,6 +194,7 @@ class OnRay:
                 said = json.loads(line)
                 if said["event"] == "ready":
                     joined, self._away, self._refused = True, None, None
+                    self._wanted.clear()  # who has waited for this is to wait for a replica now
                     self._joined.set()
                     self._fill()
                 elif said["event"] in ("refused", "away"):
@@ -364,11 +365,11 @@ class OnRay:
             what = " and ".join(sorted(keys))
             if keys in self._faults:
                 raise Unreachable(f"{what} cannot be opened: {self._faults.pop(keys)}")
-            since = self._wanted.pop(keys, None)
-            if since is None or asyncio.get_running_loop().time() - since <= self._patience:
+            since, now = self._wanted.get(keys), asyncio.get_running_loop().time()
+            if since is None or now - since <= self._patience:
                 raise Lost("its replica went away")
             why = self._unreachable() if self._away else self._why.get(keys, "no replica of it could be opened")
-            raise Unreachable(f"{what} could not be run for {self._patience:.0f} seconds: {why}")
+            raise Unreachable(f"{what} could not be run for {now - since:.0f} seconds: {why}")
         seat.busy, seat.used = True, next(self._clock)
         seat.jobs = {task.job: task.result.name for task in tasks}
         self._say(
