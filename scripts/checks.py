@@ -31,7 +31,11 @@ QUICK = (
     python("pyright", "pyright"),
     Check("tsc --strict", ("npm", "run", "check")),
     Check("generated types", ("npm", "run", "types:check")),
-    python("unit tests", "pytest", "tests", "--ignore=tests/browser", "-n", "auto", "--dist", "loadfile", live=True),
+    python(
+        "unit tests",
+        *("pytest", "tests", "--ignore=tests/browser", "--ignore=tests/long", "-n", "auto", "--dist", "loadfile"),
+        live=True,
+    ),
 )
 SLOW = (
     # Without progress bars: whether one is shown is a question of how busy the machine is.
@@ -48,7 +52,7 @@ OF = {
         python("language bench", "scripts.bench_language", live=True),
         python("remote bench", "scripts.bench_remote", live=True),
     ),
-    "soak": (python("soak", "scripts.soak", live=True),),
+    "soak": (python("soak", "scripts.soak", live=True), python("long tests", "pytest", "tests/long", live=True)),
     "types": (Check("types", ("npm", "run", "types")),),
     "picture": (
         python(

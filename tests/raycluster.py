@@ -197,8 +197,8 @@ class Cluster:
         path.touch()
         return path
 
-    def start(self) -> None:
-        """Start what is not there, and wait until it is."""
+    def start(self, nodes: int | None = None) -> None:
+        """Start what is not there, or only so many of the nodes, and wait until it is."""
         if self.head is None:
             self.head = Node(
                 self._log(), None, self.surroundings, "--head", "--port", str(self.port), "--node-ip-address",
@@ -206,7 +206,7 @@ class Cluster:
                 "--object-store-memory=80000000", "--include-dashboard=false",
             )  # fmt: skip
             self.head.wait()
-        for index, node in enumerate(self.nodes):
+        for index, node in enumerate(self.nodes[:nodes]):
             if node is None:
                 self.nodes[index] = made = Node(
                     self._log(), self._network.spaces[index], self.surroundings, "--address", self.address,

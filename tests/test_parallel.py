@@ -21,6 +21,7 @@ import workbench as wb
 from tests.divided import IDS, tensors_of
 from tests.serving import LLAMA, ROOT, serving
 
+pytestmark = pytest.mark.timeout(600)
 PROMPT = "The Eiffel Tower is in the city of"
 WORLD = 2
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}

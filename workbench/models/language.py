@@ -64,6 +64,8 @@ class LanguageModel(NNsight):
         rename: other names for modules, as for `NNsight`.
         kwargs: passed on to `from_pretrained` (`dtype`, `device_map`, `revision`, `quantization_config`, …).
             `automodel="AutoModelForMaskedLM"` chooses the class; else the configuration's architecture does.
+            `distributed_config=DistributedConfig(tp_plan="auto")` divides the model over the processes that `torchrun`
+            started: each runs the same code, and sees and writes every value whole.
 
     Raises:
         InputError: nothing can be opened under this name.

@@ -62,6 +62,7 @@ class Worker:
     ) -> None:
         """Open the models, or this process's part of them, then shut what jobs do not need."""
         from workbench.graph.allowed import offered
+        from workbench.server import share
         from workbench.server.guard import parameters_of
         from workbench.server.proof import Proof
         from workbench.server.sandbox import KEPT, shut
@@ -71,8 +72,6 @@ class Worker:
             runpy.run_path(functions)
         divided: dict[str, Any] = {}
         if rank is not None:
-            from workbench.server import share
-
             share.join(rank)
             divided, self._agree, self._leads = share.shares(rank[1]), share.agree, rank[0] == 0
         for each in models:

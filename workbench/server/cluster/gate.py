@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -215,6 +216,9 @@ async def serve(heard: int, say: Say, address: str, namespace: str) -> None:
     try:
         import ray
 
+        # Asked first, since `init` would try a wrong token for a minute.
+        clients: Any = importlib.import_module("ray._raylet")
+        clients.GcsClient(address=address).internal_kv_keys(b"", b"workbench")
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ModuleNotFoundError as error:
         say({"event": "refused", "why": f"{error.name} is not installed: pip install 'workbench[ray]'"})

@@ -38,6 +38,7 @@ _OPENING = 600.0
 """Seconds that a replica may need to open its models again before a job."""
 
 _AGAIN = 1.0
+NO_ROOM = "the cluster has no machine with what a replica asks for to spare"
 _LINE = 1 << 22
 
 
@@ -193,6 +194,7 @@ class OnRay:
                 said = json.loads(line)
                 if said["event"] == "ready":
                     joined, self._away, self._refused = True, None, None
+                    self._wanted.clear()  # who has waited for this is to wait for a replica now
                     self._joined.set()
                     self._fill()
                 elif said["event"] in ("refused", "away"):
@@ -204,6 +206,10 @@ class OnRay:
                     self._hear(seat, said)
         except TimeoutError:
             self._away = f"it did not answer within {JOINING:.0f} seconds"
+        except asyncio.CancelledError:  # the server stops
+            self._seats.clear()
+            joined = False
+            raise
         finally:
             await self._end_gate()
             if joined:
@@ -269,7 +275,9 @@ class OnRay:
             try:
                 said = await asyncio.wait_for(seat.said.get(), None if seat.placed else _ROOM)
             except TimeoutError:
-                self._why[seat.keys] = "the cluster has no room for it"
+                if seat.keys not in self._why:  # else the reason that it is not there counts
+                    LOG.warning("%s waits: %s", " and ".join(sorted(seat.keys)), NO_ROOM)
+                    self._why[seat.keys] = NO_ROOM
                 self._make_room(seat)
                 continue
             if said["event"] == "placed":
@@ -286,6 +294,8 @@ class OnRay:
             else:
                 self._why[seat.keys] = said["why"]
                 self._leave(seat)
+                if seat.placed:
+                    self._wanted.pop(seat.keys, None)  # from now on there is none again
                 if said["event"] == "unloadable":
                     LOG.error("%s cannot be opened: %s", " and ".join(sorted(seat.keys)), said["why"])
                     self._faults[seat.keys] = said["why"]
@@ -309,8 +319,11 @@ class OnRay:
             self._leave(least)
 
     def _leave(self, seat: Seat) -> None:
-        if self._seats.pop(seat.id, None) is not None and not self._away:
-            self._say("close", seat)
+        if self._seats.pop(seat.id, None) is not None:
+            if not seat.loaded:  # who opens it need not wait
+                seat.said.put_nowait({"event": "lost", "why": "it gave up its place"})
+            if not self._away:
+                self._say("close", seat)
 
     # ---- what is asked before
 
@@ -330,8 +343,8 @@ class OnRay:
         seats = [seat for seat in self._seats.values() if seat.keys == keys]
         if any(seat.loaded and not seat.busy for seat in seats):
             return True
-        if any(seat.busy for seat in seats) or not keys <= self._sizes.keys():
-            return False
+        if any(seat.busy or seat.placed for seat in seats) or not keys <= self._sizes.keys():
+            return False  # it runs another, or loads its models, which takes as long as it takes
         now = asyncio.get_running_loop().time()
         self._evicted.discard(keys)
         if keys in self._faults:
@@ -352,11 +365,11 @@ class OnRay:
             what = " and ".join(sorted(keys))
             if keys in self._faults:
                 raise Unreachable(f"{what} cannot be opened: {self._faults.pop(keys)}")
-            since = self._wanted.pop(keys, None)
-            if since is None or asyncio.get_running_loop().time() - since <= self._patience:
+            since, now = self._wanted.get(keys), asyncio.get_running_loop().time()
+            if since is None or now - since <= self._patience:
                 raise Lost("its replica went away")
             why = self._unreachable() if self._away else self._why.get(keys, "no replica of it could be opened")
-            raise Unreachable(f"{what} could not be run for {self._patience:.0f} seconds: {why}")
+            raise Unreachable(f"{what} could not be run for {now - since:.0f} seconds: {why}")
         seat.busy, seat.used = True, next(self._clock)
         seat.jobs = {task.job: task.result.name for task in tasks}
         self._say(
@@ -387,6 +400,7 @@ class OnRay:
                 return
             if said["event"] == "lost":
                 if said.get("gone"):
+                    self._why[seat.keys] = said["why"]
                     self._leave(seat)
                 raise (Late if said.get("late") else Lost)(said["why"])
             if seat.jobs.get(said.get("job", "")) == said.get("attempt"):  # of no attempt that was given up
