@@ -47,6 +47,7 @@ OF = {
         python("engine bench", "scripts.bench_engine", live=True),
         python("language bench", "scripts.bench_language", live=True),
         python("remote bench", "scripts.bench_remote", live=True),
+        python("the tree of 60,000 modules", "pytest", "tests/browser/test_large.py", "-q", "-s", live=True),
     ),
     "soak": (python("soak", "scripts.soak", live=True),),
     "types": (Check("types", ("npm", "run", "types")),),
