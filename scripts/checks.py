@@ -51,13 +51,19 @@ OF = {
         python("engine bench", "scripts.bench_engine", live=True),
         python("language bench", "scripts.bench_language", live=True),
         python("remote bench", "scripts.bench_remote", live=True),
+        python(
+            "the tree of 60,000 modules",
+            *("pytest", "tests/browser/test_large.py", "-q", "-s"),
+            live=True,
+            WORKBENCH_BENCH="1",
+        ),
     ),
     "soak": (python("soak", "scripts.soak", live=True), python("long tests", "pytest", "tests/long", live=True)),
     "types": (Check("types", ("npm", "run", "types")),),
     "picture": (
         python(
             "pictures",
-            *("pytest", "tests/browser/test_make_lab.py", "tests/browser/test_tour.py"),
+            *("pytest", *(f"tests/browser/test_{each}.py" for each in ("make_lab", "cards", "code", "runs"))),
             live=True,
             WORKBENCH_PICTURE="1",
         ),

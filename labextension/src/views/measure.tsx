@@ -7,6 +7,9 @@ import type { Measure } from '../generated/protocol';
 import { Choice } from './fields';
 import { visible } from './prompt';
 
+/** How many answers a metric takes. */
+const ANSWERS: Record<string, number> = { probability: 1, rank: 1, kl: 0 };
+
 export function Measured({ bench, state }: { bench: Bench; state: State }) {
   const [typed, setTyped] = useState('');
   const { kinds, experiment } = state;
@@ -18,7 +21,7 @@ export function Measured({ bench, state }: { bench: Bench; state: State }) {
   const choices = [{ value: '', words: 'nothing' }, ...field.choices];
   const choose = (metric: string) =>
     bench.tune({
-      measure: metric === '' ? null : { metric: metric as Measure['metric'], answers: measure?.answers ?? [] }
+      measure: metric === '' ? null : { metric: metric as Measure['metric'], answers: (measure?.answers ?? []).slice(0, ANSWERS[metric] ?? 2) }
     });
   return (
     <div role="group" aria-label="Measure">

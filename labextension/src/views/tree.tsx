@@ -61,6 +61,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     query ? !!tree?.children[line.row] : !!(line.fold ? opened?.folds[line.row] : opened?.rows[line.row]);
   const turnAll = (open: boolean) => {
     performance.mark('workbench:tree');
+    performance.mark('workbench:tree told');
     setOpened(tree && tree.everything(open));
   };
   const turn = useCallback((line: { row: number; fold: boolean }, open: boolean) => {
@@ -97,9 +98,10 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
 
   // How long it takes from asking the kernel, or from a click, until the rows are drawn: for the browser's own tools.
   useEffect(() => {
-    if (lines.length && performance.getEntriesByName('workbench:tree').length) {
+    if (lines.length && performance.getEntriesByName('workbench:tree told').length) {
       performance.measure('workbench:tree drawn', 'workbench:tree');
       performance.clearMarks('workbench:tree');
+      performance.clearMarks('workbench:tree told');
     }
   }, [lines]);
 
