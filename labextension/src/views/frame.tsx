@@ -3,6 +3,7 @@
 import { useEffect, useId, useRef, useState } from 'react';
 import type { ReactNode } from 'react';
 import type { ViewReply } from '../generated/protocol';
+import type { Change } from './asking';
 import { figure, pngOf } from './figure';
 import type { Numbers } from './figure';
 import { csvOf } from './table';
@@ -25,12 +26,12 @@ interface Props {
   quiet?: string;
   /** The picture that is taken away as PNG or SVG. */
   picture: Numbers | null;
-  as?(kind: Kind): void;
+  change?(change: Change): void;
   tools?: ReactNode;
   children: ReactNode;
 }
 
-export function Frame({ header, buffers, quiet, picture, as, tools, children }: Props) {
+export function Frame({ header, buffers, quiet, picture, change, tools, children }: Props) {
   const id = useId();
   return (
     <section className={`wb-view wb-view-${header.kind}`} role="region" aria-labelledby={id}>
@@ -40,12 +41,12 @@ export function Frame({ header, buffers, quiet, picture, as, tools, children }: 
           {quiet}
         </span>
         <span className="wb-tools">
-          {header.kinds.length > 1 && as && (
+          {header.kinds.length > 1 && change && (
             <select
               className="wb-inline"
               aria-label={`View ${header.title} as`}
               value={header.kind}
-              onChange={event => as(event.target.value as Kind)}
+              onChange={event => change({ kind: event.target.value as Kind })}
             >
               {header.kinds.map(kind => (
                 <option key={kind} value={kind}>
@@ -54,6 +55,9 @@ export function Frame({ header, buffers, quiet, picture, as, tools, children }: 
               ))}
             </select>
           )}
+          {header.rows > 1 && change && (
+            <Picker name="Batch" count={header.rows} value={header.batch} pick={batch => change({ batch })} />
+          )}
           {tools}
           <Take header={header} buffers={buffers} picture={picture} />
         </span>
@@ -61,6 +65,21 @@ export function Frame({ header, buffers, quiet, picture, as, tools, children }: 
       {header.note && <p className="wb-note">{header.note}</p>}
       {children}
     </section>
+  );
+}
+
+export function Picker({ name, count, value, pick }: { name: string; count: number; value: number; pick(value: number): void }) {
+  return (
+    <label className="wb-picker">
+      {name.toLowerCase()}{' '}
+      <select className="wb-inline" aria-label={name} value={value} onChange={event => pick(Number(event.target.value))}>
+        {Array.from({ length: count }, (_, each) => (
+          <option key={each} value={each}>
+            {each}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 
