@@ -65,7 +65,7 @@ def plain() -> Plain:
 
 
 def view(page: Page, name: str | re.Pattern[str]) -> Locator:
-    return results(page).get_by_role("region", name=name)
+    return results(page).get_by_role("region", name=name, exact=isinstance(name, str))
 
 
 def hover(canvas: Locator, row: int, column: int) -> str:
@@ -284,13 +284,13 @@ def test_large_and_odd_tensors(page: Page, lab: Lab) -> None:
     huge = results(page).get_by_role("img", name=re.compile("^Picture of huge, "))
     expect(huge).to_be_visible(timeout=SOON)
     of_huge = view(page, "huge")
-    of_huge.get_by_role("slider", name="batch").fill("90")
+    of_huge.get_by_role("slider", name="axis 0").fill("90")
     for _ in range(4):
         of_huge.get_by_role("button", name="Enlarge").click()
         page.wait_for_timeout(150)
     expect(of_huge).to_contain_text("of 16,384", timeout=SOON)
     text = hover(huge, 3, 5)
-    first, last = map(int, re.search(r"feature (\d+)(?:–(\d+))?", text).groups(default="0"))  # type: ignore[union-attr]
+    first, last = map(int, re.search(r"axis 2 (\d+)(?:–(\d+))?", text).groups(default="0"))  # type: ignore[union-attr]
     columns = one.repeat(128)[first : max(first, last) + 1]
     shows(text, columns.mean(), 1e-4)
 

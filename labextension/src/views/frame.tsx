@@ -1,6 +1,6 @@
 /** Frame: what every view has about it: its title, a note, as what else it can be seen, and how to take it away. */
 
-import { useEffect, useId, useRef, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import type { ReactNode } from 'react';
 import type { ViewReply } from '../generated/protocol';
 import type { Change } from './asking';
@@ -31,8 +31,10 @@ interface Props {
   children: ReactNode;
 }
 
+let frames = 0;
+
 export function Frame({ header, buffers, quiet, picture, change, tools, children }: Props) {
-  const id = useId();
+  const [id] = useState(() => `wb-view-${++frames}`); // not useId, which begins anew in each of a page's outputs
   return (
     <section className={`wb-view wb-view-${header.kind}`} role="region" aria-labelledby={id}>
       <header>
