@@ -3,7 +3,7 @@
 
 DO = @sh scripts/run.sh
 
-.PHONY: help setup lab test check format bench types picture clean
+.PHONY: help setup lab test check format bench soak types picture clean
 
 help:  ## what can be asked for
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
@@ -25,6 +25,9 @@ format:  ## put the code in shape
 
 bench:  ## measure against hooks written by hand
 	$(DO) bench
+
+soak:  ## kill servers, send ten thousand jobs and strange requests, for an hour
+	$(DO) soak
 
 types:  ## write the panel's types anew from the Python ones
 	$(DO) types

@@ -1,4 +1,4 @@
-"""`python -m scripts setup | lab | check | test | format | bench | types | picture | clean`: the Makefile's targets."""
+"""`python -m scripts setup | lab | check | test | format | bench | soak | types | picture | clean`: the Makefile's."""
 
 from __future__ import annotations
 

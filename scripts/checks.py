@@ -34,7 +34,8 @@ QUICK = (
     python("unit tests", "pytest", "tests", "--ignore=tests/browser", "-n", "auto", "--dist", "loadfile", live=True),
 )
 SLOW = (
-    python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True),
+    # Without progress bars: whether one is shown is a question of how busy the machine is.
+    python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True, TQDM_DISABLE="1"),
     python("browser tests", "pytest", "tests/browser", live=True),
 )
 OF = {
@@ -45,9 +46,18 @@ OF = {
         python("bench", "scripts.bench", live=True),
         python("engine bench", "scripts.bench_engine", live=True),
         python("language bench", "scripts.bench_language", live=True),
+        python("remote bench", "scripts.bench_remote", live=True),
     ),
+    "soak": (python("soak", "scripts.soak", live=True),),
     "types": (Check("types", ("npm", "run", "types")),),
-    "picture": (python("picture", "pytest", "tests/browser/test_make_lab.py", live=True, WORKBENCH_PICTURE="1"),),
+    "picture": (
+        python(
+            "pictures",
+            *("pytest", "tests/browser/test_make_lab.py", "tests/browser/test_tour.py"),
+            live=True,
+            WORKBENCH_PICTURE="1",
+        ),
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class Answer:
     log: list[str] = field(default_factory=list)
     clean: bool = True
     lost: str = ""
+    events: list[str] = field(default_factory=list)
 
     def value(self, traced: Any) -> Any:
         """A saved value."""
@@ -129,29 +130,40 @@ class Door:
 
     def ask(self, request: Request | bytes, deadline: float = 30.0) -> Answer:
         """Run one job."""
-        data = request if isinstance(request, bytes) else pack(request)
-        self._count += 1
-        name = f"job{self._count}"
-        task = Task(name, self._folder / f"{name}.request", self._folder / f"{name}.result")
-        task.request.write_bytes(data)
-        answer = Answer()
+        return self.ask_together([request], deadline)[0]
+
+    def ask_together(self, requests: Sequence[Request | bytes], deadline: float = 30.0) -> list[Answer]:
+        """Run several jobs that are handed over at once."""
+        tasks: list[Task] = []
+        answers: dict[str, Answer] = {}
+        for request in requests:
+            self._count += 1
+            name = f"job{self._count}"
+            tasks.append(Task(name, self._folder / f"{name}.request", self._folder / f"{name}.result"))
+            tasks[-1].request.write_bytes(request if isinstance(request, bytes) else pack(request))
+            answers[name] = Answer()
 
         def heard(job: str, message: dict[str, Any]) -> None:
+            answer = answers[job]
+            answer.events.append(message["event"])
             if message["event"] == "log":
                 answer.log.append(message["line"])
             elif message["event"] == "error":
                 answer.error = message
 
+        clean, lost = True, ""
         try:
-            answer.clean = self._await(self.child.run([task], deadline, heard))
+            clean = self._await(self.child.run(tasks, deadline, heard))
         except Lost as error:
-            answer.lost = str(error)
-        if answer.lost or not answer.clean:
+            lost = str(error)
+        if lost or not clean:
             self._await(self.child.kill())
             self.child = self._await(self._opened())
-        if task.result.exists():
-            answer.outcome = unpack_outcome(task.result.read_bytes())
-        return answer
+        for task, answer in zip(tasks, answers.values(), strict=True):
+            answer.clean, answer.lost = clean, lost
+            if task.result.exists() and "done" in answer.events:
+                answer.outcome = unpack_outcome(task.result.read_bytes())
+        return list(answers.values())
 
     def close(self) -> None:
         """End the worker."""

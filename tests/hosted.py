@@ -33,4 +33,22 @@ class Buffered(nn.Module):
 
 def net() -> nn.Module:
     """A small net with a buffer."""
-    return Buffered()
+    return Buffered().eval()
+
+
+class Mixed(nn.Module):
+    """A net in which each row is moved by the mean of all rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.first = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return hidden - hidden.mean(0)
+
+
+def mixed() -> nn.Module:
+    """A small net whose rows depend on each other."""
+    return Mixed().eval()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,11 +28,14 @@ def free_port() -> int:
 class Serving:
     """One server: its address, its folder, and a hand on its process."""
 
-    def __init__(self, folder: Path, *words: str, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *words: str, port: int | None = None, surroundings: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.host = f"http://127.0.0.1:{self.port}"
         self._words = words
+        self._surroundings = dict(surroundings or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> Serving:
@@ -42,7 +45,8 @@ class Serving:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workbench.cli", "serve", *self._words,
                  "--port", str(self.port), "--data", str(self.folder / "data")],
-                cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT, stdout=log, stderr=log,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self._surroundings},
             )  # fmt: skip
         if wait:
             self.wait()

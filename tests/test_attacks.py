@@ -11,6 +11,7 @@ import torch
 import zstandard
 
 import workbench as wb
+from tests import test_server, test_together
 from tests.doors import HOSTED, Answer, Door, Packed, PackedSession, forged, named, packed, with_head
 from tests.hosted import net
 from tests.nets import traced
@@ -430,6 +431,16 @@ def test_weights_that_were_changed_are_seen_and_the_worker_is_replaced(door: Doo
     healthy()
 
 
+def test_weights_as_running_means_of_a_norm(door: Door, tiny: Any, healthy: Any) -> None:
+    """A norm in training writes into its running means, and torch counts no version of them."""
+    norm = tiny.transformer.ln_f
+    with packed(tiny, PROMPT) as tracer:
+        hidden = tiny.transformer.h[0].output[0]
+        torch.nn.functional.batch_norm(hidden, norm.weight, norm.bias, training=True)
+    assert not door.ask(tracer.request).clean
+    healthy()
+
+
 def test_ordinary_writes_into_weights_go_to_a_copy(door: Door, tiny: Any, healthy: Any) -> None:
     with packed(tiny, PROMPT) as tracer:
         weight = tiny.lm_head.weight
@@ -565,4 +576,62 @@ def test_a_cancelled_job_ends_and_leaves_nothing(door: Door, tiny: Any, healthy:
     answer = door.ask(session.request)
     assert answer.error["kind"] == "Cancelled"
     assert answer.clean
+    healthy()
+
+
+# ---- the whole list
+
+CASES: dict[str, tuple[object, ...]] = {
+    "dunder attribute": ("a dunder attribute", "a private attribute", "a dunder method"),
+    "operation named os.system": ("os.system", "eval"),
+    "torch.load, save, hub, from_file, ops": (
+        "torch.load", "torch.serialization.load", "torch.save", "torch.hub.load", "torch.from_file", "torch.ops",
+    ),
+    "numpy tofile": ("numpy", "numpy's tofile", "numpy.ndarray.tofile"),
+    "einops string abuse": ("einops", "einsum's words", "einsum's code"),
+    "module-path traversal": (test_paths_are_looked_up_and_walk_nowhere,),
+    "zeros(10**12)": (test_zeros_of_a_trillion,),
+    "doubling cat": (test_a_cat_that_doubles,),
+    "expand-then-save": (test_what_is_expanded_counts_as_if_it_were_written_out,),
+    "endless loop": (test_loops_without_an_end, test_endless_generation_and_tokens_that_are_none),
+    "long svd": (test_a_long_svd_is_killed_at_its_deadline,),
+    "big-integer power": (test_arithmetic_that_explodes, test_texts_and_numbers_that_double),
+    "format-width bomb": ("a width of a format", "format", "center", test_texts_and_numbers_that_double),
+    "log flood": (test_a_flood_of_lines_is_cut,),
+    "huge result": (test_a_huge_result,),
+    "zstd bomb": (test_bodies_that_are_none,),
+    "100,000-deep JSON": (test_bodies_that_are_none,),
+    "oversized body": (
+        test_bodies_that_are_none, test_server.test_what_is_no_request,
+        test_server.test_a_body_that_says_nothing_of_its_length_is_cut_off,
+    ),
+    "duplicate keys, NaN": (test_bodies_that_are_none,),
+    "lying safetensors header": (test_bodies_that_are_none,),
+    "forward and cyclic references": ("a reference forward", "a reference to itself", "a loop over itself"),
+    "param.data.zero_()": (
+        "data", test_weights_that_were_changed_are_seen_and_the_worker_is_replaced,
+        test_a_function_that_changes_weights_where_no_version_sees_it, test_weights_as_running_means_of_a_norm,
+    ),
+    "buffer-view edit": (test_a_view_of_a_buffer_that_is_edited,),
+    "hook leak after error": (test_an_error_in_the_middle_leaves_no_hook,),
+    "edit, RNG, dtype leak": (
+        test_random_numbers_are_each_jobs_own_and_edits_stay_in_it, test_a_function_that_leaves_something_simple,
+        "torch.set_default_dtype", "torch.manual_seed",
+    ),
+    "another key's result": (
+        test_server.test_no_key_sees_anothers_job, test_server.test_without_a_key_nothing_is_told,
+        test_memory_that_was_anothers_is_never_shown, test_together.test_nobody_gets_anothers_rows,
+    ),
+    "slow readers": (test_server.test_those_who_listen_slowly_hold_up_nobody,),
+}  # fmt: skip
+"""Each attack that a server must withstand, and what tries it: a statement of the table above, or a test."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_attack_is_tried(case: str) -> None:
+    for each in CASES[case]:
+        assert each in STATEMENTS if isinstance(each, str) else callable(each)
+
+
+def test_the_next_user_after_the_whole_list(healthy: Any) -> None:
     healthy()

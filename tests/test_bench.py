@@ -181,6 +181,8 @@ def test_a_run_gives_both_rows_of_tokens_and_the_saved_value(panel: Panel) -> No
     assert (value.name, value.path, value.shape, value.dtype) == ("hidden", "transformer.h.1", (1, 4, 8), "float32")
     reply, buffers = panel.bench.view(ViewParams(run=run, name="hidden", kind="array"))
     grid = reply.view.grid  # type: ignore[union-attr]
+    assert grid is not None
+    assert grid.rows is not None
     assert grid.rows.labels == ("the", "cat", "sat", "on")
     np.testing.assert_allclose(
         np.frombuffer(buffers[grid.buffer], np.float32).reshape(4, 8), saved["hidden"][0], rtol=1e-5, atol=1e-6
@@ -326,6 +328,32 @@ def test_cancel_ends_a_run_within_one_module_call(panel: Panel) -> None:
         panel.cancel(run)
 
 
+def test_a_cancel_that_python_swallows_is_made_again(panel: Panel) -> None:
+    panel.bench.code(CodeParams(experiment=Experiment(model="model", prompts=(PROMPT,))))
+    reached: list[int] = []
+
+    class Dying:
+        """What is raised while it dies is lost."""
+
+        def __del__(self) -> None:
+            while True:
+                time.sleep(0.001)
+
+    def slowly(block: int) -> None:
+        reached.append(block)
+        Dying()
+        while len(reached) == 1:
+            time.sleep(0.001)
+
+    with at_each_block(slowly):
+        run = panel.run(hidden())
+        wait(lambda: bool(reached))
+        panel.cancel(run)
+        assert panel.result(run).state == "cancelled"
+    assert reached == [0]
+    assert hooks_left() == 0
+
+
 def test_runs_wait_for_each_other_and_can_be_cancelled_while_they_wait(panel: Panel) -> None:
     panel.bench.code(CodeParams(experiment=Experiment(model="model", prompts=(PROMPT,))))
     gate = threading.Event()
@@ -378,3 +406,21 @@ def test_a_run_keeps_its_model_although_the_name_is_given_away(panel: Panel) -> 
         panel.namespace.clear()
         gate.set()
         assert panel.result(run).state == "done"
+
+
+def test_what_an_earlier_version_kept_is_read() -> None:
+    kept = {"version": 1, "model": "model", "prompt": PROMPT, "interventions": [hidden().model_dump(mode="json")]}
+    reply, _ = Panel().bench.call("migrate", {"experiment": kept})
+    assert reply["experiment"]["version"] == 2
+    assert reply["experiment"]["prompts"] == [PROMPT]
+    with pytest.raises(ValueError, match="version"):
+        Panel().bench.call("migrate", {"experiment": {**kept, "version": 99}})
+
+
+def test_of_a_run_the_modules_that_were_not_called_are_known() -> None:
+    panel = Panel(model=wb.demo())
+    run = panel.run(Save(id="s", at=Target(path="transformer.h.1"), name="h"))
+    panel.result(run)
+    quiet = panel.bench.fired(RunParams(run=run)).quiet
+    # An attention's dropout is not called where attention is computed in one; the list of layers only holds them.
+    assert quiet == tuple(f"transformer.h.{layer}.attn.attn_dropout" for layer in range(4))

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "workbench"
 # Bottom first. A floor has rooms side by side, a room is one module or several that belong together; a module imports
 # from lower floors and from its own room. On the top floor are the doors: what is opened from outside.
 FLOORS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("errors",), ("site",)),
+    (("errors",), ("site",), ("interrupt",)),
     (("graph",), ("subscript",)),
     (("recorder", "proxy", "functions"),),
     (("engine", "inside"),),

@@ -13,6 +13,7 @@ import workbench as wb
 from tests.families import DECODERS, FAMILIES, family, prompts
 from workbench.engine.values import first_tensor
 from workbench.errors import InputError
+from workbench.lens import LogitLens, TopTokens
 
 FACT = "The Eiffel Tower is in the city of"
 IDS = [5, 9, 14, 21, 33]
@@ -69,6 +70,29 @@ def test_the_lens_prints_and_draws_itself() -> None:
     frame: Any = lens.to_dataframe()
     assert frame.shape == (len(lens.layers) * 8, 5)
     assert frame.iloc[-1]["top"] == " Paris"
+
+
+def test_many_layers_and_long_tokens_fit_a_page() -> None:
+    words = ["\n", "w" * 150]
+    logits = torch.zeros(81, 30, 2)
+    logits[:60, :, 0] = logits[60:, :, 1] = 3.0
+    layers = ["embedding", *[f"layer {number}" for number in range(80)]]
+    lens = LogitLens(["\n", *["t" * 200] * 29], layers, logits, words.__getitem__)
+    said = repr(lens).splitlines()
+    assert said[1:] == [
+        "  embedding … 58 '\\n'             0.953 … 0.953",
+        f"  layer 59 … 79  '{'w' * 25}…' 0.953 … 0.953",
+    ]
+    logits[::2, :, 0] = logits[1::2, :, 1] = 9.0  # another word in every layer
+    said = repr(lens).splitlines()
+    assert len(said) == 25
+    assert said[12] == "  …"
+    assert max(map(len, [*said, *repr(TopTokens(words, [0, 1], [0.5, 0.1])).splitlines()])) < 80
+    figure: Any = lens.plot()
+    assert figure.data[0].x[0] == "0: ⏎"
+    assert max(map(len, figure.data[0].x)) < 40
+    assert figure.data[0].texttemplate is None  # thirty columns of words would lie over one another
+    assert figure.layout.height > 1000
 
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if name != "mamba"])

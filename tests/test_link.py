@@ -48,7 +48,7 @@ def page(client: BlockingKernelClient) -> Iterator[Page]:
 def test_requests_are_answered_while_a_cell_runs(page: Page, tmp_path: Path) -> None:
     with page.busy(tmp_path / "end") as cell:
         assert [model["name"] for model in page.result("models")["models"]] == ["model"]
-        assert page.result("tree", model="model")["names"][1] == "transformer"
+        assert page.result("tree", model="model")["words"][1] == "transformer"
         (tokens,) = page.result("tokens", model="model", prompts=["the cat"])["prompts"]
         assert tokens["tokens"] == ["the", "cat"]
         shapes = page.result("shapes", model="model", prompt="the cat")["shapes"]

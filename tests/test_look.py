@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ import workbench as wb
 from tests.tiny import gpt2
 from workbench.errors import InputError
 from workbench.jupyter import forms, look
-from workbench.jupyter.tree import tree
+from workbench.jupyter.tree import columns, tree
 
 
 class Tied(nn.Module):
@@ -31,25 +32,37 @@ class Tied(nn.Module):
 
 def test_the_columns_say_the_same_as_the_module() -> None:
     module = gpt2().module
-    found = tree("model", gpt2())
+    found = columns(gpt2())
     paths = [""]
     for row in range(1, len(found.names)):
         above = paths[found.parents[row]]
-        paths.append(f"{above}.{found.names[row]}" if above else found.names[row])
+        paths.append(f"{above}.{found.name(row)}" if above else found.name(row))
     named = dict(module.named_modules())
     assert paths == list(named)
     assert [found.classes[cls] for cls in found.cls] == [type(each).__name__ for each in named.values()]
     assert list(found.parameters) == [sum(p.numel() for p in each.parameters()) for each in named.values()]
-    assert found.names[0] == "model"
     assert {paths[row]: name for row, name in found.standard.items()}["transformer.h.1.mlp"] == "layers[1].mlp"
 
 
 def test_a_shared_weight_counts_once_and_only_the_same_structure_has_the_same_key() -> None:
-    found = tree("tied", wb.NNsight(Tied()))
-    rows = {name: row for row, name in enumerate(found.names)}
+    found = columns(wb.NNsight(Tied()))
+    rows = {found.name(row): row for row in range(len(found.names))}
     assert found.parameters[0] == 4 + 6 + 6 + 9
     assert (found.parameters[rows["first"]], found.parameters[rows["second"]]) == (4, 4)
     assert found.keys[rows["0"]] == found.keys[rows["1"]] != found.keys[rows["2"]]
+
+
+def test_columns_cross_as_bytes_and_are_made_anew_when_a_module_is_attached() -> None:
+    model = wb.NNsight(Tied())
+    reply, buffers = tree("tied", model)
+    numbers = np.frombuffer(buffers[0], np.int32).reshape(4, reply.rows)
+    assert reply.name == "tied"
+    assert [reply.words[word] for word in numbers[1]] == ["", "first", "second", "stack", "0", "1", "2"]
+    assert numbers[0].tolist() == [-1, 0, 0, 0, 3, 3, 3]
+    assert np.frombuffer(buffers[1], np.float64).tolist() == [25, 4, 4, 21, 6, 6, 9]
+    assert columns(model) is columns(model)
+    model.stack[0].extra = nn.Linear(2, 2)  # pyright: ignore
+    assert len(columns(model).parents) == reply.rows + 1
 
 
 def test_plain_modules_are_offered_unless_a_model_has_them() -> None:

@@ -20,8 +20,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
 
 import workbench as wb
+from tests.everywhere import Everywhere
 from tests.nets import hooks_left, two_layers
 from workbench.graph.wire import from_wire, to_wire
+from workbench.recorder import CURRENT
 
 X = torch.linspace(-1, 1, 10).reshape(2, 5)
 
@@ -182,6 +184,63 @@ def test_stopped_within_one_module_call(how: str) -> None:
     assert hooks_left(net) == 0
     with pytest.raises(wb.errors.NotSetError, match=f"the run ended in {error.__name__}"):
         print(first)
+
+
+def plain(model: Any) -> None:
+    with model.trace(X) as tracer, tracer.cond(model.layer1.output.sum() < 1e9), torch.no_grad():
+        model.layer1.output[:, 0] = 0
+        model.output.save()
+
+
+def invokes(model: Any) -> None:
+    with model.trace() as tracer:
+        with tracer.invoke(X):
+            first = model.layer1.output
+        with tracer.invoke(X):
+            model.layer1.output = first
+            model.output.save()
+
+
+def optimized(model: Any) -> None:
+    with model.session() as opened:
+        weight = nn.Parameter(torch.zeros(10))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        with opened.iter([1, 2]) as item, model.trace(X):
+            model.layer1.output = model.layer1.output * item + weight
+            model.output.sum().backward()
+        optimizer.step()
+
+
+def edited(model: Any) -> None:
+    with model.edit() as other:
+        model.layer1.output[:] = 0
+    other.trace(X, trace=False)
+
+
+MANY = [plain, invokes, optimized, inside, edited, gradient]
+
+
+@pytest.mark.parametrize("program", MANY, ids=lambda program: program.__name__)
+def test_interrupted_at_any_moment_nothing_is_left(program: Any) -> None:
+    """One in so many of the moments, since there are up to a thousand."""
+    net = two_layers()
+    model, weights = wb.NNsight(net), [weight.clone() for weight in net.parameters()]
+    program(model)
+    clean, init = model.trace(X, trace=False), torch.optim.Optimizer.__init__
+    moments = Everywhere(lambda: program(model), -1).met
+    assert moments > 100
+    places = set()
+    for at in range(1, moments, 1 + moments // 60):
+        places.add(Everywhere(lambda: program(model), at).place)
+        assert hooks_left(net) == 0
+        assert all("forward" not in module.__dict__ for module in net.modules())
+        assert torch.is_grad_enabled()
+        assert CURRENT.get() is None
+        assert torch._C._len_torch_function_stack() == 0
+        assert torch.optim.Optimizer.__init__ is init
+        assert all(map(torch.equal, net.parameters(), weights))
+        assert torch.equal(model.trace(X, trace=False), clean)
+    assert len(places) > 10
 
 
 # ---- much

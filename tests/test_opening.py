@@ -15,9 +15,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 import transformers
+from torch import Tensor, nn
 
 import workbench as wb
 from tests.families import FAMILIES, family
@@ -108,26 +110,129 @@ def test_attention_chosen_before_the_weights_come_stays_chosen(folder: Path) -> 
     assert model.module.config._attn_implementation == "eager"
 
 
+PLACES = dict.fromkeys(("transformer.wte", "transformer.wpe", "transformer.drop", "lm_head"), "cpu")
+
+
 @pytest.mark.parametrize("where", ["cpu", "offloaded", "on disk"])
 def test_weights_elsewhere(where: str, folder: Path, tmp_path: Path) -> None:
-    """accelerate keeps weights in memory or on disk until their module runs; sites and edits are as ever."""
-    maps: dict[str, Any] = {
-        "cpu": "cpu",
-        "offloaded": {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu",
-                      "transformer.h": "cpu", "transformer.ln_f": "cpu", "lm_head": "cpu"},
-        "on disk": {"transformer.wte": "cpu", "transformer.wpe": "cpu", "transformer.drop": "cpu",
-                    "transformer.h": "disk", "transformer.ln_f": "cpu", "lm_head": "cpu"},
-    }  # fmt: skip
-    model: Any = wb.LanguageModel(folder, device_map=maps[where], offload_folder=str(tmp_path / "off"))
+    """accelerate keeps weights in memory or on disk until their module runs; sites, edits, gradients, parameters that
+    are read, modules that are called by hand and lenses are as ever."""
+    if where == "offloaded":  # without a GPU there is no map for it: the weights come from memory for each module's run
+        net: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        accelerate.cpu_offload(net, execution_device="cpu")  # pyright: ignore[reportArgumentType]
+        model: Any = wb.LanguageModel(net.eval(), tokenizer=wb.demo().tokenizer)
+    else:
+        places = "cpu" if where == "cpu" else {**PLACES, "transformer.h": "disk", "transformer.ln_f": "disk"}
+        model = wb.LanguageModel(folder, device_map=places, offload_folder=str(tmp_path / "off"))
     plain: Any = wb.LanguageModel(folder)
     kept = []
     for each in (model, plain):
         with each.trace(TEXT):
             each.transformer.h[1].mlp.output[:, -1] = 0
-            kept.append((each.transformer.h[2].output.save(), each.lm_head.output.save()))
-    for ours, theirs in zip(*kept, strict=True):
-        assert torch.equal(ours.value, theirs.value)
-    assert is_meta(model) == (where == "on disk")  # there, they come and go with each run
+            hidden = each.transformer.h[2].output
+            by_hand = each.lm_head(each.transformer.ln_f(hidden)).save()
+            doubled = (each.transformer.h[1].mlp.c_proj.weight * 2).save()
+            grad = hidden.grad.save()
+            logits = each.lm_head.output.save()
+            hidden = hidden.save()
+            logits[:, -1].max().backward()
+        found = [value.value for value in (hidden, logits, by_hand, doubled, grad)]
+        found.append(each.generate(TEXT, max_new_tokens=2, trace=False))
+        found.append(wb.direct_logit_attribution(each, TEXT).contributions)
+        found.append(wb.attention_patterns(each, TEXT).patterns)
+        kept.append(found)
+    for ours, theirs in zip(*kept, strict=True):  # a weight that comes from a file may lie elsewhere in memory's lines
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert torch.equal(kept[0][3], plain.module.transformer.h[1].mlp.c_proj.weight * 2)
+    assert is_meta(model) == (where != "cpu")  # there, they come and go with each run
+
+
+class Rounded(nn.Module):
+    """A projection whose weight is kept as 8-bit integers and a size for each output."""
+
+    weight: Tensor
+    size: Tensor
+
+    def __init__(self, of: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = of.in_features, of.out_features
+        self.register_buffer("weight", torch.zeros_like(of.weight, dtype=torch.int8))
+        self.register_buffer("size", torch.ones(of.out_features, 1))
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.weight.to(x.dtype) * self.size).T
+
+
+@pytest.fixture
+def rounding() -> Iterator[type]:
+    """A way of quantising that a package gives to transformers, as bitsandbytes and the like do."""
+    from transformers.quantizers import auto
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
+    @auto.register_quantization_config("rounded")
+    class RoundedConfig(QuantizationConfigMixin):
+        def __init__(self, leave: Any = None, **kwargs: Any) -> None:
+            self.quant_method = "rounded"  # type: ignore[assignment]
+            self.leave = leave
+
+    @auto.register_quantizer("rounded")
+    class RoundedQuantizer(HfQuantizer):
+        def is_serializable(self) -> bool:  # type: ignore[override]
+            return True
+
+        @property
+        def is_trainable(self) -> bool:  # type: ignore[override]
+            return False
+
+        def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+            for path, each in [*model.named_modules()]:
+                if isinstance(each, nn.Linear) and not path.endswith(self.quantization_config.leave):  # type: ignore[union-attr]
+                    new = Rounded(each)
+                    size = each.weight.detach().abs().amax(1, keepdim=True) / 127
+                    new.weight, new.size = (each.weight.detach() / size).round().to(torch.int8), size
+                    model.set_submodule(path, new)
+            return model
+
+    yield RoundedConfig
+    del auto.AUTO_QUANTIZATION_CONFIG_MAPPING["rounded"], auto.AUTO_QUANTIZER_MAPPING["rounded"]
+
+
+def test_quantised_weights(rounding: Any) -> None:
+    """The setting goes through to transformers; the modules that take the place of others are sites as those were."""
+    where = demos.folder("llama")
+    model: Any = wb.LanguageModel(where, quantization_config=rounding(leave="lm_head"))
+    assert model.scanned(TEXT).shape("model.layers.1.mlp") == (1, 8, 128)
+    plain: Any = transformers.AutoModelForCausalLM.from_pretrained(where, quantization_config=rounding(leave="lm_head"))
+    ids = model.tokenizer(TEXT, return_tensors="pt")
+    seen: list[Tensor] = []
+
+    def silenced(module: nn.Module, args: Any) -> Any:
+        inside = args[0].clone()
+        seen.append(inside.clone())
+        inside[..., 32:64] = 0
+        return (inside,)
+
+    plain.model.layers[1].self_attn.o_proj.register_forward_pre_hook(silenced)
+    with torch.no_grad():
+        expected = plain(**ids).logits
+    with model.trace(TEXT):
+        heads = model.layers[1].attn.heads.clone().save()
+        model.layers[1].attn.heads[:, :, 1] = 0
+        logits = model.lm_head.output.save()
+    assert type(model.model.layers[1].self_attn.o_proj.module) is Rounded
+    assert model.layers[1].attn.d_head == 32
+    torch.testing.assert_close(heads.value.flatten(2), seen[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits.value, expected, rtol=1e-4, atol=1e-4)
+    assert wb.top_tokens(model, TEXT, k=1).tokens == [" Paris"]
+
+
+def test_loading_shows_a_progress_bar_for_what_takes_time(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wb.LanguageModel(folder, dispatch=True)
+    assert "Loading weights: 100%" in capfd.readouterr().err
+    wb.demo()._ready()  # which is there in a blink
+    assert "Loading" not in capfd.readouterr().err
 
 
 def test_the_class_is_chosen(tmp_path: Path) -> None:
@@ -303,16 +408,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 config = LlamaConfig(hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128,
                      num_key_value_heads=8, vocab_size=128256, max_position_embeddings=131072)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+start = time.process_time()
 model = wb.LanguageModel(config)
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 parameters = sum(p.numel() for p in model.module.parameters())
 print(seconds, more / 1024, parameters / 1e9, model.scanned([[1] * 10]).shape("model.layers.125.mlp"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     seconds, mebibytes, billions, *shape = done.stdout.split(maxsplit=3)
-    assert float(seconds) < 5  # one second is wanted; here the machine may be busy
+    assert float(seconds) < 1  # of its own work, since the machine may be busy
     assert float(mebibytes) < 200
     assert 400 < float(billions) < 412
     assert shape == ["(1, 10, 16384)\n"]

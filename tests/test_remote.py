@@ -19,9 +19,12 @@ from torch.utils.data import DataLoader
 import workbench as wb
 from tests.serving import GPT2, LLAMA, ROOT, Serving, serving
 from workbench import errors, remote
+from workbench.experiment.cell import Cell
+from workbench.jupyter.bench import Bench
 from workbench.remote.connection import Connection, close_all, connection
 from workbench.remote.protocol import Event
 from workbench.remote.words import SHOW_STATUS
+from workbench.views.tokens import best
 
 PROMPT = "The Eiffel Tower is in the city of"
 
@@ -408,6 +411,7 @@ def test_statuses_are_events_for_who_wants_them(away: Any, capsys: pytest.Captur
 
 
 def test_the_servers_models(server: Serving) -> None:
+    assert connection(server.host).hosted().functions == ["halved"]
     end = time.monotonic() + 60
     while not all(model.loaded for model in remote.models()) and time.monotonic() < end:
         time.sleep(0.1)
@@ -476,3 +480,23 @@ class cutting:
                         left -= len(part)
                 except OSError:
                     pass
+
+
+# ---- from a cell
+
+
+def test_a_traced_cell_runs_there_as_it_does_here(away: Any, here: Any) -> None:
+    body = "wb.ablate(model.transformer.h[2].mlp)\nx = model.lm_head.output.save()\nx[:, -1].argmax(-1)"
+    found = []
+    for model, option in ((away, " --remote"), (here, "")):
+        variables: dict[str, Any] = {"model": model, "wb": wb}
+        cell = Cell(f'%%trace model "{PROMPT}"{option}\n{body}', "cell", variables)
+        record = Bench(lambda variables=variables: variables).trace(cell)
+        found.append((variables["x"].value, int(cell.shown), record))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
+    assert found[0][1] == found[1][1]
+    there, local = found[0][2], found[1][2]
+    assert there.sites == local.sites
+    assert [best(each.after).id for each in (there, local)] == [found[0][1]] * 2  # type: ignore[union-attr]
+    assert there.before == ()  # no clean run is asked of the server
+    assert local.before

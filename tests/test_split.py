@@ -65,6 +65,81 @@ def test_where_memory_runs_out_fewer_are_run_at_once() -> None:
     assert module.seen[:5] == [5, 2, 2, 2, 1]
 
 
+WRITTEN = [[5, 9, 14], [7, 3, 8], [4, 30], [17, 6, 25], [22, 31]]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mamba", "t5"])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}])
+def test_generation_in_several_passes_is_that_in_one(name: str, options: dict[str, Any]) -> None:
+    module: Any = family(name)[0]
+    module.generation_config.eos_token_id = None
+    model: Any = wb.LanguageModel(module)
+    prompts = WRITTEN if name != "mamba" else [row[:2] for row in WRITTEN]
+
+    def run(**settings: Any) -> list[Any]:
+        with model.generate(prompts, max_new_tokens=4, pad_token_id=0, **options, **settings) as tracer:
+            steps = wb.list().save()
+            second = model.unembed.next().output.transpose(0, 1).save()
+            with tracer.iter[1:]:
+                steps.append(model.layers[1].resid_post)
+                steps.append(model.unembed.output.transpose(0, 2))
+            tokens = model.generator.output.save()
+            turned = model.generator.output.T.save()
+        return [second.value, *steps, tokens.value, turned.value]
+
+    ours, whole = run(batch_size=2), run()
+    assert len(ours) == 3 + 6
+    for mine, theirs in zip(ours, whole, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-5)
+    at_once = model.generate(prompts, max_new_tokens=4, pad_token_id=0, batch_size=3, trace=False, **options)
+    assert torch.equal(at_once, whole[-2])
+
+
+def test_texts_that_end_at_other_steps_in_other_passes() -> None:
+    module: Any = family("gpt2")[0]
+    model: Any = wb.LanguageModel(module)
+    settings: dict[str, Any] = {"max_new_tokens": 6, "pad_token_id": 0}
+    written = model.generate(WRITTEN, trace=False, eos_token_id=None, **settings)[:, 3:]
+    ends = int(written[0, 1])  # what the first says second
+    settings["eos_token_id"] = ends
+    whole = model.generate(WRITTEN, trace=False, **settings)
+    ours = model.generate(WRITTEN, trace=False, batch_size=1, **settings)
+    assert torch.equal(ours, whole)
+    assert whole.shape[1] > 5
+    with pytest.raises(InputError, match="the texts of one pass ended some steps before those of another"):
+        with model.generate(WRITTEN, batch_size=1, **settings) as tracer:
+            logits = wb.list().save()
+            with tracer.all():
+                logits.append(model.lm_head.output)
+
+
+def test_where_memory_runs_out_in_generation() -> None:
+    module: Any = family("gpt2")[0]
+    module.generation_config.eos_token_id = None
+    model: Any = wb.LanguageModel(module)
+    whole = model.generate(WRITTEN, max_new_tokens=3, trace=False)
+    seen: list[int] = []
+
+    def hungry(block: nn.Module, args: Any) -> None:
+        seen.append(len(args[0]))
+        torch.empty(1 << (50 if len(args[0]) > 2 and len(seen) > 1 else 2))  # in its second step
+
+    handle = module.transformer.h[2].register_forward_pre_hook(hungry)
+    with pytest.warns(UserWarning, match="memory ran out with 4 prompts at once; going on with 2: give batch_size=2"):
+        ours = model.generate(WRITTEN, max_new_tokens=3, trace=False, batch_size=4)
+    handle.remove()
+    assert torch.equal(ours, whole)
+    assert seen == [4, 4, *[2] * 6, *[1] * 3]
+
+
+def test_what_is_of_one_pass_alone_says_so() -> None:
+    model: Any = wb.LanguageModel(family("gpt2")[0])
+    output = model.trace(PROMPTS, batch_size=4, trace=False)
+    assert output.logits.shape == (6, 5, 60)
+    with pytest.raises(ValueError, match="the DynamicCache of several passes is not joined: leave out batch_size="):
+        _ = output.past_key_values.layers
+
+
 def test_one_prompt_that_is_too_large_says_so() -> None:
     class Always(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -66,6 +66,13 @@ def _elsewhere() -> elsewhere.Elsewhere:
 elsewhere.register(_elsewhere)
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext workbench`: cells that begin with `%%trace`."""
+    from workbench.jupyter.magics import load
+
+    load(shell)
+
+
 def _link() -> None:
     """In a Jupyter kernel, answer the panel when it asks; elsewhere nothing."""
     if "ipykernel" in sys.modules:

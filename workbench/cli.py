@@ -10,7 +10,7 @@ from pathlib import Path
 from workbench.errors import InputError
 from workbench.server.auth import new_key
 from workbench.server.settings import Settings, size
-from workbench.server.workers import Model
+from workbench.server.workers import Model, Workers
 
 
 def main(words: list[str] | None = None) -> int:
@@ -42,8 +42,24 @@ def _parser() -> argparse.ArgumentParser:
     add("--together", type=int, default=1, metavar="N", help="let up to N queued jobs of a model share a forward pass")
     add("--functions", type=Path, metavar="FILE.py", help="functions of yours that traces may name")
     add("--dtype", help="the weights' dtype, as bfloat16")
+    add("--tensor-parallel", type=int, default=1, metavar="N", help="divide each model over N processes, a GPU each")
     add("--device-map", help="where weights are put, as auto or cuda:0")
     add("--limit", action="append", default=[], metavar="NAME=NUMBER", help="another limit, as result=1GB; see README")
+    ray = serve.add_argument_group("on a Ray cluster, when one machine is outgrown (pip install 'workbench[ray]')")
+    add = ray.add_argument
+    add("--ray", metavar="ADDRESS", help="the cluster's head, as 10.0.0.1:6379; its token in RAY_AUTH_TOKEN or a file")
+    add("--replicas", type=int, default=1, metavar="N", help="how many of each model; 1 unless given")
+    add(
+        "--resources", action="append", default=[], metavar="NAME=NUMBER",
+        help="what each replica asks for, as GPU=1, CPU=4, memory=20GB, or a resource of your own; CPU=1 unless given",
+    )  # fmt: skip
+    add(
+        "--patience",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="how long a job waits for a cluster that is away",
+    )
     key = commands.add_parser("key", help="make a key, shown once, its hash kept in a file")
     key.set_defaults(do=_key)
     key.add_argument("name", help="whose key it is")
@@ -70,6 +86,8 @@ def _serve(asked: argparse.Namespace) -> int:
         from workbench.server.app import make_app
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; a server needs: pip install 'workbench[server]'") from error
+    if asked.tensor_parallel > 1 and asked.device_map:
+        raise InputError("--tensor-parallel places weights itself: leave out --device-map")
     options = {name: value for name, value in (("dtype", asked.dtype), ("device_map", asked.device_map)) if value}
     settings = Settings(
         models=tuple(Model(key, options) for key in asked.models),
@@ -83,14 +101,15 @@ def _serve(asked: argparse.Namespace) -> int:
         queue=asked.queue,
         together=asked.together,
         functions=None if asked.functions is None else asked.functions.absolute(),
-        limits=_limits(asked.limit) | {"seconds": asked.seconds},
+        ranks=asked.tensor_parallel,
+        limits=_named_numbers("--limit", asked.limit) | {"seconds": asked.seconds},
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     def end() -> None:
         running.should_exit = True
 
-    app = make_app(settings, end=end)
+    app = make_app(settings, _on_ray(asked, settings), end)
     print(
         f"http://{asked.host}:{asked.port} hosts {', '.join(asked.models)}; jobs are kept in {settings.folder}",
         flush=True,
@@ -106,20 +125,54 @@ def _serve(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _on_ray(asked: argparse.Namespace, settings: Settings) -> Workers | None:
+    """The workers on a cluster, if that is asked for."""
+    if asked.ray is None:
+        if asked.replicas != 1 or asked.resources:
+            raise InputError("--replicas and --resources are for a Ray cluster: give --ray ADDRESS too")
+        return None
+    from importlib.util import find_spec
+
+    from workbench.server.cluster.workers import OnRay
+
+    if find_spec("ray") is None:
+        raise InputError("--ray needs the package ray: pip install 'workbench[ray]'")
+    host, _, port = asked.ray.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"--ray {asked.ray}: write the head's address and port, as --ray 10.0.0.1:6379")
+    if asked.replicas < 1:
+        raise InputError(f"--replicas {asked.replicas}: there is at least one of each model")
+    settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return OnRay(
+        asked.ray,
+        asked.replicas,
+        _named_numbers("--resources", asked.resources),
+        settings.memory,
+        settings.limits,
+        None if settings.functions is None else str(settings.functions),
+        settings.folder / "workers.log",
+        asked.patience,
+        settings.ranks,
+    )
+
+
 def _folder(port: int) -> Path:
     import platformdirs
 
     return platformdirs.user_state_path("workbench") / f"server-{port}"
 
 
-def _limits(given: list[str]) -> dict[str, float]:
+def _named_numbers(option: str, given: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for each in given:
         name, equals, value = each.partition("=")
         if not equals:
-            raise InputError(f"--limit {each}: write a name and a number, as --limit result=1GB")
-        found[name.strip()] = size(value)
+            raise InputError(f"{option} {each}: write a name and a number, as {option} {_SUCH[option]}")
+        found[name.strip()] = float(value) if value.replace(".", "", 1).isdigit() else size(value)
     return found
+
+
+_SUCH = {"--limit": "result=1GB", "--resources": "GPU=1"}
 
 
 if __name__ == "__main__":

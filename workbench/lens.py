@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from workbench.engine.offloaded import weight_of
 from workbench.errors import InputError
 from workbench.models.naming import FIRST
 from workbench.models.tokens import pieces
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
 """Colours of signed numbers, told apart by colour-blind eyes too."""
+
+_LINES, _WIDE, _WRITTEN = 24, 28, 20
+"""How many layers are printed one by one, how many characters of a token, in how many columns tokens are written."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +76,28 @@ class LogitLens:
             z=best.tolist(),
             x=_numbered(self.tokens),
             y=self.layers,
-            text=self.top,
-            texttemplate="%{text}",
+            text=[[_visible(token) for token in row] for row in self.top],
+            texttemplate="%{text}" if len(self.tokens) <= _WRITTEN else None,  # more would lie over one another
             colorscale="Blues",
             zmin=0,
             zmax=1,
             colorbar={"title": "p"},
             hovertemplate="after %{y}, at %{x}<br>%{text} %{z:.3f}<extra></extra>",
         )
-        return _styled(go.Figure(heat), "logit lens", "token", "after")
+        return _styled(go.Figure(heat), "logit lens", "token", "after").update_layout(
+            height=max(320, 130 + 20 * len(self.layers))
+        )
 
     def __repr__(self) -> str:
-        best = self.probabilities[:, -1].max(-1).values.tolist()
-        lines = [f"logit lens at {self.tokens[-1]!r}, the last of {len(self.tokens)} tokens"]
-        for layer, row, p in zip(self.layers, self.top, best, strict=True):
-            lines.append(f"  {layer:<10} {row[-1]!r:<16} {p:.3f}")
+        best = self.logits[:, -1].float().softmax(-1).max(-1).values.tolist()
+        said = [self._decode(id) for id in self.logits[:, -1].argmax(-1).tolist()]
+        lines = [f"logit lens at {_short(self.tokens[-1])}, the last of {len(self.tokens)} tokens"]
+        for first, last in _runs(said) if len(said) > _LINES else zip(range(len(said)), range(len(said)), strict=True):
+            layer = self.layers[first] + ("" if first == last else f" … {self.layers[last].split()[-1]}")
+            share = f"{best[first]:.3f}" + ("" if first == last else f" … {best[last]:.3f}")
+            lines.append(f"  {layer:<{10 if len(said) <= _LINES else 14}} {_short(said[first]):<16} {share}")
+        if len(lines) > _LINES + 1:
+            lines = [*lines[: _LINES // 2], "  …", *lines[-_LINES // 2 :]]
         return "\n".join(lines)
 
 
@@ -178,7 +189,7 @@ class Attribution:
 
     @property
     def _title(self) -> str:
-        return f"logit of {self.answer!r}" + (f" − {self.against!r}" if self.against is not None else "")
+        return f"logit of {_short(self.answer)}" + (f" − {_short(self.against)}" if self.against is not None else "")
 
     def __repr__(self) -> str:
         lines = [f"{self._title}: {self.total:+.3f}"]
@@ -210,7 +221,9 @@ class TopTokens:
         return _styled(go.Figure(bars), "next token", "probability", "")
 
     def __repr__(self) -> str:
-        return "\n".join(f"{token!r:<16} {p:.3f}" for token, p in zip(self.tokens, self.probabilities, strict=True))
+        return "\n".join(
+            f"{_short(token):<16} {p:.3f}" for token, p in zip(self.tokens, self.probabilities, strict=True)
+        )
 
 
 def logit_lens(model: LanguageModel, prompt: Any) -> LogitLens:
@@ -313,11 +326,11 @@ def direct_logit_attribution(
     ids = [_token(model, answer) if answer is not None else int(final.argmax())]
     ids += [] if against is None else [_token(model, against)]
     with torch.no_grad():
-        direction = _difference(unembed.weight[ids].float())  # pyright: ignore[reportIndexIssue]
+        direction = _difference(weight_of(unembed, "weight")[ids].float())
         scaled, shift = _frozen(model.final_norm.module, last.value.float(), parts)
         constant = shift @ direction
         if getattr(unembed, "bias", None) is not None:
-            constant = constant + _difference(unembed.bias[ids].float())  # pyright: ignore[reportIndexIssue]
+            constant = constant + _difference(weight_of(unembed, "bias")[ids].float())
         contributions = torch.cat([scaled @ direction, constant.reshape(1)])
         logits = unembed(model.final_norm.module(last.value))[ids].float()
     text = [pieces(model.tokenizer, [id])[0] if model.tokenizer is not None else str(id) for id in ids]
@@ -415,8 +428,8 @@ def _frozen(norm: nn.Module, stream: Tensor, parts: Tensor) -> tuple[Tensor, Ten
     if isinstance(norm, nn.LayerNorm):
         centred = parts - parts.mean(-1, keepdim=True)
         spread = (stream.var(unbiased=False) + norm.eps).sqrt()
-        shift = torch.zeros_like(stream) if norm.bias is None else norm.bias.float()
-        return centred / spread * norm.weight.float(), shift
+        shift = torch.zeros_like(stream) if norm.bias is None else weight_of(norm, "bias").float()
+        return centred / spread * weight_of(norm, "weight").float(), shift
     if "rmsnorm" in type(norm).__name__.lower():
         eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
         ones = torch.ones_like(stream).to(next(norm.parameters()).dtype)
@@ -444,9 +457,27 @@ def _token(model: LanguageModel, token: str | int) -> int:
     return ids[0]
 
 
+def _short(token: str) -> str:
+    """A token as it is written in a program, cut where it is very long."""
+    said = repr(token)
+    return said if len(said) <= _WIDE else f"{said[: _WIDE - 2]}…{said[-1]}"
+
+
+def _runs(values: Sequence[str]) -> list[tuple[int, int]]:
+    """First and last index of what stands several times behind one another."""
+    starts = [i for i, value in enumerate(values) if not i or value != values[i - 1]]
+    return list(zip(starts, [*[start - 1 for start in starts[1:]], len(values) - 1], strict=True))
+
+
 def _numbered(tokens: Sequence[str]) -> list[str]:
     """Labels that differ where tokens do not."""
-    return [f"{number}: {token}" for number, token in enumerate(tokens)]
+    return [f"{number}: {_visible(token)}" for number, token in enumerate(tokens)]
+
+
+def _visible(token: str) -> str:
+    """A token in a picture: line breaks as signs, cut where it is very long."""
+    said = token.replace("\n", "⏎").replace("\t", "⇥")
+    return said if len(said) <= _WIDE else f"{said[: _WIDE - 1]}…"
 
 
 def _causal(pattern: Tensor) -> bool:

@@ -199,6 +199,10 @@ class Recorder:
         if on is not self.outside.grad and self.asked_grad is None:
             self.asked_grad = on
 
+    def interrupted(self) -> None:
+        """An interrupt came, perhaps while `torch.no_grad()` was being entered, which then puts nothing back."""
+        torch._C._set_grad_enabled(self.outside.grad)
+
     def _refuse_modes(self) -> None:
         """A mode that would see nothing of what is written in it is refused: asked where a trace touches the model."""
         if dispatch_modes() != self.outside.dispatch:

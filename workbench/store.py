@@ -33,7 +33,7 @@ class Store:
         >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     store = Store(folder)
-        ...     store.keep("ones", torch.ones(2))
+        ...     kept = store.keep("ones", torch.ones(2))
         ...     store.tensor("ones")
         tensor([1., 1.])
     """

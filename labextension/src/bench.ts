@@ -9,6 +9,7 @@ import {
   duplicateCard,
   empty,
   isExperiment,
+  ofAnotherVersion,
   moveCard,
   newCard,
   removeCard,
@@ -46,6 +47,8 @@ export class Bench {
   private timeline = new Timeline();
   private typing: number | undefined;
   private treeOf = '';
+  /** What was kept in the form of another version, until a kernel has read it. */
+  private older: { version: number } | null = null;
 
   constructor(private readonly host: Host) {}
 
@@ -63,6 +66,7 @@ export class Bench {
   open(place: string | null, kept?: unknown): void {
     this.drop();
     this.timeline.clear();
+    this.older = ofAnotherVersion(kept) ? kept : null;
     const phase = place === null ? 'no notebook' : 'no kernel';
     this.set({ ...START, phase, place, experiment: isExperiment(kept) ? kept : empty() });
   }
@@ -72,8 +76,24 @@ export class Bench {
     this.drop();
     this.transport = transport;
     await this.ask('kinds', {}, ({ reply }) => this.set({ kinds: reply }));
+    await this.migrate();
     await this.refreshModels();
     await this.restoreRun();
+  }
+
+  /** What an earlier version kept: the kernel knows how it is written today. What it cannot read stays where it is. */
+  private async migrate(): Promise<void> {
+    const { older } = this;
+    if (older) {
+      await this.ask('migrate', { experiment: older as unknown as Experiment }, ({ reply }) => {
+        this.older = null;
+        this.set({ experiment: reply.experiment });
+      });
+    }
+    if (older && this.older === older) {
+      const notice = `What was kept for this notebook is of version ${older.version}, which is not known here. It stays as it is until you change something.`;
+      this.set({ notice, trouble: null });
+    }
   }
 
   /** Nobody answers any more: forget what the kernel said; what the person made, and the last result, stay. */
@@ -185,9 +205,10 @@ export class Bench {
     }
     if (this.treeOf !== model) {
       this.treeOf = model;
-      void this.ask('tree', { model }, ({ reply }) => {
-        performance.mark('workbench:tree');
-        this.set({ tree: new Tree(reply), treeFor: model });
+      performance.mark('workbench:tree');
+      void this.ask('tree', { model }, ({ reply, buffers }) => {
+        performance.mark('workbench:tree told');
+        this.set({ tree: new Tree(reply, buffers), treeFor: model });
       });
     }
     if (asked.tokenizes && prompts.some(Boolean)) {
@@ -409,6 +430,7 @@ export class Bench {
     if (experiment === this.state.experiment) {
       return;
     }
+    this.older = null;
     this.timeline.push(this.state.experiment, kind || null);
     this.set({ experiment, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
     if (kind) {
@@ -421,7 +443,7 @@ export class Bench {
 
   private settle(): void {
     window.clearTimeout(this.typing);
-    if (this.state.place !== null) {
+    if (this.state.place !== null && !this.older) {
       this.host.keep(this.state.place, this.state.experiment);
     }
     if (this.transport) {
@@ -475,12 +497,13 @@ export class Bench {
     }
     this.set({ progress: null, trouble: null, notice: null, ...(method === 'run' ? { logs: [] } : {}) });
     const { experiment } = this.state;
-    void this.ask(method, { experiment }, ({ reply }) => {
-      if (this.state.run === null || this.state.run.run < reply.run) {
-        const started = { state: 'running', seconds: 0, title: null, at: '', held: false } as const;
-        this.set({ run: { run: reply.run, headline, purpose: method, ...started } });
-      }
-    });
+    void this.ask(method, { experiment }, ({ reply }) => this.began(reply.run, method, headline));
+  }
+
+  private began(run: number, purpose: RunSummary['purpose'], headline: string): void {
+    if (this.state.run === null || this.state.run.run < run) {
+      this.set({ run: { run, headline, purpose, state: 'running', seconds: 0, title: null, at: '', held: false } });
+    }
   }
 
   async cancel(): Promise<void> {
@@ -522,6 +545,31 @@ export class Bench {
         this.tell(error);
       }
     }
+  }
+
+  /** A run as one file beside the notebook. */
+  async saveCapsule(run: number): Promise<void> {
+    await this.ask('capsule_save', { run, path: null }, ({ reply }) => {
+      const size = reply.bytes < 1e6 ? `${Math.ceil(reply.bytes / 1e3)} kB` : `${(reply.bytes / 1e6).toFixed(1)} MB`;
+      this.set({ capsule: reply, notice: `Run ${run} was saved as ${reply.path} (${size}).` });
+    });
+  }
+
+  async openCapsule(path: string): Promise<void> {
+    this.set({ trouble: null });
+    await this.ask('capsule_load', { path }, ({ reply }) => this.set({ capsule: reply }));
+  }
+
+  /** Run what is in the capsule again, and say what differs. */
+  async rerunCapsule(consent: boolean): Promise<void> {
+    const { capsule, models, experiment } = this.state;
+    if (!capsule || this.running) {
+      return;
+    }
+    const there = models.some(each => each.name === capsule.experiment.model && each.wrapped);
+    this.set({ progress: null, trouble: null, notice: null, logs: [] });
+    const params = { path: capsule.path, model: there ? null : experiment.model, consent };
+    await this.ask('capsule_rerun', params, ({ reply }) => this.began(reply.run, 'rerun', 'running …'));
   }
 
   write(form: Form): void {

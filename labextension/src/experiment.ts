@@ -5,8 +5,10 @@ import type { Experiment, KindInfo, KindsReply, Target } from './generated/proto
 
 export type Card = Experiment['interventions'][number];
 
+const VERSION = 2;
+
 export const empty = (model = ''): Experiment => ({
-  version: 2,
+  version: VERSION,
   model,
   prompts: [''],
   generate: 0,
@@ -19,8 +21,24 @@ export const empty = (model = ''): Experiment => ({
 /** Whether something that was kept is an experiment of today's form. */
 export function isExperiment(kept: unknown): kept is Experiment {
   const found = kept as Experiment | null | undefined;
-  return found?.version === 2 && Array.isArray(found.prompts) && Array.isArray(found.interventions);
+  return found?.version === VERSION && Array.isArray(found.prompts) && Array.isArray(found.interventions);
 }
+
+/** Whether it is one of another form: an earlier one the kernel can read, a later one is left as it is. */
+export function ofAnotherVersion(kept: unknown): kept is { version: number } {
+  const version = (kept as { version?: unknown } | null | undefined)?.version;
+  return typeof version === 'number' && version !== VERSION;
+}
+
+/** Whether two cards say the same, in whatever order their fields stand. */
+export const sameCard = (a: Card | undefined, b: Card | undefined): boolean => plain(a) === plain(b);
+
+const plain = (value: unknown): string =>
+  JSON.stringify(value, (_, each: unknown) =>
+    each !== null && typeof each === 'object' && !Array.isArray(each)
+      ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : each
+  ) ?? '';
 
 export const cards = (experiment: Experiment): Card[] => experiment.interventions;
 

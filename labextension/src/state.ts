@@ -2,6 +2,7 @@
 
 import { empty } from './experiment';
 import type {
+  CapsuleReply,
   CodeParams,
   Comparison,
   Experiment,
@@ -64,6 +65,8 @@ export interface State extends Told {
   result: RunResult | null;
   logs: LogLine[];
   compared: Compared | null;
+  /** The capsule that was opened last. */
+  capsule: CapsuleReply | null;
   /** What happened to the kernel, in words, until the next run. */
   notice: string | null;
   canUndo: boolean;
@@ -102,6 +105,7 @@ export const START: State = {
   result: null,
   logs: [],
   compared: null,
+  capsule: null,
   notice: null,
   canUndo: false,
   canRedo: false

@@ -22,10 +22,16 @@ export interface Line {
   row: number;
   fold: boolean;
   level: number;
+  /** In a search: it only leads to what was found. */
+  leads?: boolean;
 }
 
 export class Tree {
   readonly length: number;
+  private readonly parents: Int32Array;
+  private readonly names: Int32Array;
+  private readonly classes: Int32Array;
+  private readonly counts: Float64Array;
   /** The row behind the last one below each row. */
   readonly ends: Int32Array;
   readonly depths: Uint16Array;
@@ -36,9 +42,18 @@ export class Tree {
   readonly foldOf: Int32Array;
   private lower: { paths: string[]; classes: string[]; standard: Map<number, string> } | null = null;
 
-  constructor(readonly columns: TreeReply) {
-    const { parents, names, keys } = columns;
-    const length = (this.length = parents.length);
+  constructor(
+    private readonly reply: TreeReply,
+    [columns, counts]: DataView[]
+  ) {
+    const length = (this.length = reply.rows);
+    const numbers = new Int32Array(copied(columns));
+    const column = (at: number) => numbers.subarray(at * length, (at + 1) * length);
+    const parents = (this.parents = column(0));
+    const names = (this.names = column(1));
+    this.classes = column(2);
+    const keys = column(3);
+    this.counts = new Float64Array(copied(counts));
     this.ends = new Int32Array(length);
     this.depths = new Uint16Array(length);
     this.children = new Int32Array(length);
@@ -54,7 +69,8 @@ export class Tree {
         this.ends[parents[row]] = Math.max(this.ends[parents[row]], this.ends[row]);
       }
     }
-    const numbered = (row: number) => /^\d+$/.test(names[row]);
+    const numeral = reply.words.map(word => /^\d+$/.test(word));
+    const numbered = (row: number) => numeral[names[row]];
     for (let row = 1; row < length; row += 1) {
       if (this.foldOf[row] >= 0 || !numbered(row)) {
         continue;
@@ -76,28 +92,43 @@ export class Tree {
   }
 
   name(row: number): string {
-    return this.columns.names[row];
+    return row === 0 ? this.reply.name : this.reply.words[this.names[row]];
   }
 
   cls(row: number): string {
-    return this.columns.classes[this.columns.cls[row]];
+    return this.reply.classes[this.classes[row]];
+  }
+
+  parameters(row: number): number {
+    return this.counts[row];
+  }
+
+  /** Whether the modules are the same, by name and structure. */
+  same(other: Tree): boolean {
+    return (
+      this.length === other.length &&
+      this.reply.name === other.reply.name &&
+      this.reply.words.length === other.reply.words.length &&
+      this.reply.words.every((word, at) => word === other.reply.words[at]) &&
+      this.names.every((name, row) => name === other.names[row] && this.parents[row] === other.parents[row])
+    );
   }
 
   /** The path below the model; '' for the model itself. */
   path(row: number): string {
     const parts: string[] = [];
-    for (let each = row; each > 0; each = this.columns.parents[each]) {
-      parts.push(this.columns.names[each]);
+    for (let each = row; each > 0; each = this.parents[each]) {
+      parts.push(this.name(each));
     }
     return parts.reverse().join('.');
   }
 
   standard(row: number): string | undefined {
-    return this.columns.standard[row];
+    return this.reply.standard[row];
   }
 
   parent(row: number): number {
-    return this.columns.parents[row];
+    return this.parents[row];
   }
 
   /** The row at a path, or -1. */
@@ -110,7 +141,7 @@ export class Tree {
     while (rest !== '') {
       let found = -1;
       for (let child = row + 1; child < this.ends[row]; child = this.ends[child]) {
-        const name = this.columns.names[child];
+        const name = this.name(child);
         if (rest === name || rest.startsWith(`${name}.`)) {
           found = child;
           rest = rest === name ? '' : rest.slice(name.length + 1);
@@ -228,15 +259,16 @@ export class Tree {
     const keep = new Uint8Array(this.length);
     for (let row = 0; row < this.length; row += 1) {
       if (tests.every(test => test(row))) {
-        for (let each = row; each >= 0 && !keep[each]; each = this.parent(each)) {
+        for (let each = this.parent(row); each >= 0 && !keep[each]; each = this.parent(each)) {
           keep[each] = 1;
         }
+        keep[row] = 2;
       }
     }
     const found: Line[] = [];
     for (let row = 0; row < this.length; row += 1) {
       if (keep[row]) {
-        found.push({ row, fold: false, level: this.depths[row] });
+        found.push({ row, fold: false, level: this.depths[row], leads: keep[row] === 1 });
       }
     }
     return found;
@@ -255,10 +287,10 @@ export class Tree {
       const pattern = glob(word);
       const classFits = classes.map(cls => pattern.test(cls));
       return row =>
-        classFits[this.columns.cls[row]] || pattern.test(paths[row]) || pattern.test(standard.get(row) ?? '');
+        classFits[this.classes[row]] || pattern.test(paths[row]) || pattern.test(standard.get(row) ?? '');
     }
     const classFits = classes.map(cls => cls.includes(word));
-    return row => classFits[this.columns.cls[row]] || paths[row].includes(word) || !!standard.get(row)?.includes(word);
+    return row => classFits[this.classes[row]] || paths[row].includes(word) || !!standard.get(row)?.includes(word);
   }
 
   private lowered() {
@@ -268,17 +300,32 @@ export class Tree {
         const above = this.parent(row);
         paths[row] = above < 0 ? '' : above === 0 ? this.name(row).toLowerCase() : `${paths[above]}.${this.name(row).toLowerCase()}`;
       }
-      const classes = this.columns.classes.map(cls => cls.toLowerCase());
-      const standard = new Map(Object.entries(this.columns.standard).map(([row, name]) => [Number(row), name.toLowerCase()]));
+      const classes = this.reply.classes.map(cls => cls.toLowerCase());
+      const standard = new Map(Object.entries(this.reply.standard).map(([row, name]) => [Number(row), name.toLowerCase()]));
       this.lower = { paths, classes, standard };
     }
     return this.lower;
   }
 }
 
+/** Whatever lies beside a message may begin at any byte; a column begins at a whole number. */
+const copied = (data: DataView): ArrayBuffer =>
+  data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength) as ArrayBuffer;
+
 function glob(pattern: string): RegExp {
   const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`);
+}
+
+/** 793k, 1.2M, 405B. */
+export function briefly(count: number): string {
+  for (const [size, unit] of [[1e9, 'B'], [1e6, 'M'], [1e3, 'k']] as const) {
+    if (count >= size) {
+      const scaled = count / size;
+      return `${scaled < 100 ? scaled.toFixed(1) : scaled.toFixed(0)}${unit}`;
+    }
+  }
+  return `${count}`;
 }
 
 const times = (size: number[] | undefined): string => (size ? size.join('×') || 'scalar' : '');
@@ -293,7 +340,7 @@ export function shapeOf(shapes: Shapes | null, row: number): { into: string; out
   const dtype = shapes.dtypes[shapes.dtype[row]];
   const why = shapes.reasons[shapes.why[row]];
   const words = [
-    before || after ? `${before || '?'} → ${after || '?'}` : '',
+    before === after ? before : `${before || '?'} → ${after || '?'}`,
     dtype ?? '',
     why ? `shape unknown, because: ${why}` : ''
   ].filter(Boolean);

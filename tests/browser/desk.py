@@ -82,7 +82,10 @@ def clear(page: Page) -> None:
         cards(page).first.focus()
         page.keyboard.press("Delete")
     expect(cards(page)).to_have_count(0)
-    for name in ("Do not generate", "Remove prompt 2"):
+    measure = panel(page).get_by_role("combobox", name="Metric")
+    if measure.input_value():
+        measure.select_option("")
+    for name in ("Do not generate", "Remove prompt 2", "Dismiss"):
         button = panel(page).get_by_role("button", name=name)
         if button.count():
             button.click()
@@ -94,3 +97,44 @@ def clear(page: Page) -> None:
 def shot(page: Page, name: str) -> None:
     server.RESULTS.mkdir(exist_ok=True)
     page.screenshot(path=server.RESULTS / f"{name}.png")
+
+
+def hand(page: Page) -> Locator:
+    """What stands below the tree of the module in hand."""
+    return panel(page).get_by_role("note", name="The module in hand")
+
+
+def card(page: Page, name: str) -> Locator:
+    """A card by its kind and place: `Ablate transformer.h.0.mlp`."""
+    return panel(page).get_by_role("list", name="Interventions").get_by_role("listitem", name=name, exact=True)
+
+
+def write(card: Locator, label: str, text: str) -> None:
+    """Fill in a part of a card's sentence."""
+    card.get_by_label(label, exact=True).fill(text)
+
+
+def choose(card: Locator, label: str, words: str) -> None:
+    card.get_by_role("combobox", name=label, exact=True).select_option(label=words)
+
+
+def offer(card: Locator, part: str) -> None:
+    """Add a part that the card has not yet: heads, neurons, slice, prompt, steps, note."""
+    card.click(position={"x": 60, "y": 10})
+    card.get_by_role("button", name=f"+{part}").click()
+
+
+def reading(page: Page, tab: str) -> Locator:
+    """Turn to a tab of the Results: its panel."""
+    main = page.get_by_role("main")
+    main.get_by_role("tablist", name="Runs").get_by_role("tab", name=re.compile(f"^{tab}")).click()
+    return main.get_by_role("tabpanel", name=re.compile(f"^{tab}"))
+
+
+def copied(page: Page) -> str:
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def entry_of(history: Locator, run: str) -> Locator:
+    """A run's line in the history."""
+    return history.get_by_role("list", name="History").get_by_role("listitem", name=f"run {run}", exact=True)

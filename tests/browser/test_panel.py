@@ -18,6 +18,7 @@ def _close(row: str, probability: float) -> bool:
 
 def test_a_click_reaches_a_tensor_and_comes_back_as_code(page: Page, lab: Lab) -> None:
     open_demo(page, lab, "line.ipynb")
+    expect(panel(page)).to_contain_text("not loaded")  # shapes come from the configuration alone
     panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
     expect(panel(page).get_by_role("button", name="token 7 of")).to_be_visible(timeout=SOON)
     expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=SOON)

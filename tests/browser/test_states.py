@@ -8,7 +8,7 @@ import time
 from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
-from tests.browser.desk import EIFFEL, SOON, act, cards, open_demo, panel, row, run, shot, tree
+from tests.browser.desk import EIFFEL, SOON, act, cards, open_demo, panel, reading, row, run, search, shot, tree
 from tests.browser.server import Lab
 
 ODD = """
@@ -16,12 +16,13 @@ import time, torch, workbench as wb
 
 class Odd(torch.nn.Module):
     mood = "well"
+    steps = 200
     def forward(self, x):
         if type(x) is torch.Tensor:  # not while shapes are worked out
             if self.mood == "broken":
                 raise ValueError("the valve is stuck")
             if self.mood == "slow":
-                for _ in range(200):
+                for _ in range(self.steps):
                     time.sleep(0.05)
         return x
 
@@ -65,11 +66,19 @@ def test_a_fault_of_the_run_and_a_run_that_is_cancelled(page: Page, lab: Lab) ->
     expect(panel(page).get_by_role("alert")).to_contain_text("ValueError: the valve is stuck")
     shot(page, "failed")
 
-    do.run_cell(page, "Odd.mood = 'slow'")
+    # A slow run: a bar, the panel and the cells go on, log lines come as they are written, Cancel ends it.
+    act(page, "transformer.wte", "Log")
+    do.run_cell(page, "Odd.mood = 'slow'; Odd.steps = 100")
     panel(page).get_by_role("button", name="Run", exact=True).click()
     expect(panel(page).get_by_role("progressbar", name="Progress")).to_be_visible(timeout=5_000)
     expect(panel(page)).to_contain_text(re.compile(r"clean run 1/2 · \d s"))
     shot(page, "progress")
+    panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL + " Paris")
+    search(page, "lm_head")
+    expect(row(page, "lm_head")).to_contain_text("1×9×", timeout=5_000)
+    assert do.run_cell(page, "6 * 7") == "42"
+    expect(reading(page, "Logs")).to_contain_text("transformer.wte output norm", timeout=20_000)
+    expect(status(page)).to_contain_text("running")
     asked = time.monotonic()
     panel(page).get_by_role("button", name="Cancel").click()
     expect(status(page)).to_contain_text("cancelled after", timeout=5_000)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from workbench.engine.axes import Layout
 from workbench.engine.batching import Cut, Rows
+from workbench.engine.divided import Divided, Parallel
 from workbench.engine.frame import MISSING, Frame, Stopped
 from workbench.engine.gradients import backward
 from workbench.engine.interleaver import Interleaver
+from workbench.engine.offloaded import weight_of
 from workbench.engine.plan import GradSite, Plan, sites_of
 from workbench.engine.values import copied, shape_text
 from workbench.errors import NodeError, located
@@ -35,6 +37,7 @@ class Passing:
     attached to the model. In a generation the model is called for each new token: `ended` says of an invoke's rows
     whether all have come to their end, `finish` takes what came of it, and `stepping` is the module that each step
     calls once. `around` is entered for a pass that looks inside forwards, with the names of the calls it looks at.
+    `divided` puts values together that lie in several processes.
     """
 
     forward: Callable[[], Any]
@@ -46,6 +49,7 @@ class Passing:
     ended: Callable[[Rows], bool] | None = None
     stepping: str = ""
     around: Callable[[set[str]], AbstractContextManager[None]] | None = None
+    divided: Divided | None = None
 
 
 class Model(Protocol):
@@ -56,6 +60,8 @@ class Model(Protocol):
     def _passing(self, prepared: list[Any], kwargs: dict[str, Any], generate: bool) -> Passing: ...
 
     def _live(self) -> Mapping[str, nn.Module]: ...
+
+    def _parallel(self) -> Parallel | None: ...
 
 
 class LogText(str):
@@ -115,8 +121,8 @@ class Execution:
 
     def _whole(self, run: Callable[..., Any], *args: Any) -> Any:
         before = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(self.plan.grad)
         try:
+            torch._C._set_grad_enabled(self.plan.grad)
             return run(*args)
         except Exit as exit:
             self.exited = exit
@@ -304,24 +310,27 @@ class Execution:
         around = frame.around
         module = (frame.modules if root is None else root._live())[path]
         if around is None:
-            return module(*rest, **kwargs)
+            return _call(None if root is None else root._parallel(), path, module, rest, kwargs)
         before, around.busy = around.busy, True  # as `frame.unseen()`, at less cost
         try:
-            return module(*rest, **kwargs)
+            if around.divided is None:
+                return module(*rest, **kwargs)
+            return around.divided.parallel.call(path, module, rest, kwargs)
         finally:
             around.busy = before
 
     def _do_hooked(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, *rest = args
         module = (frame.modules if root is None else root._live())[path]
-        if frame.around is None:
-            return module(*rest, **kwargs)
-        with frame.around.within(node.invoke):
-            return module(*rest, **kwargs)
+        around = frame.around
+        if around is None:
+            return _call(None if root is None else root._parallel(), path, module, rest, kwargs)
+        with around.within(node.invoke):
+            return _call(None if around.divided is None else around.divided.parallel, path, module, rest, kwargs)
 
     def _do_weight(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         root, path, name = args
-        return getattr((frame.modules if root is None else root._live())[path], name)
+        return weight_of((frame.modules if root is None else root._live())[path], name)
 
     def _do_parameter(self, frame: Frame, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         made = node.op.fn(*args)
@@ -428,6 +437,10 @@ class Execution:
             for block, site, node in ((block, site, self._nodes[id]) for block, site, id in self.plan.edits)
             if site not in self.reached[block] and block not in self.stopped and node.guard is None
         ]
+
+
+def _call(parallel: Parallel | None, path: str, module: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return module(*args, **kwargs) if parallel is None else parallel.call(path, module, args, kwargs)
 
 
 def _steps(count: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ from workbench.errors import OrderError
 from workbench.graph import operations as ops
 from workbench.graph.node import Node
 from workbench.graph.source import Line, location
-from workbench.inside.forwards import original_forward, replaced
+from workbench.inside.forwards import original_forward, place, take_away
 from workbench.site import Port, Site
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Interleaver:
         self.made = 0
         self.main = Frame(run, block, self)
         self.skips: dict[str, Swapped] = {}  # by path of a module to leave out
+        self.divided = passing.divided
         self._forward = passing.forward
         self._layout = passing.layout
         self._around = passing.around
@@ -79,6 +80,8 @@ class Interleaver:
         """Make the pass, and leave nothing behind, whatever happens."""
         installed: list[tuple[nn.Module, bool]] = []
         try:
+            if self.divided is not None:
+                self.divided.parallel.agree()
             self.main.run()
             if self.main.stopped is not None:
                 raise Stopped
@@ -92,24 +95,36 @@ class Interleaver:
             self._end()
             return result
         finally:
-            for module, before in installed:
-                if before:
-                    module._forward_pre_hooks.pop(self._key, None)
-                    module._forward_pre_hooks_with_kwargs.pop(self._key, None)
-                else:
-                    module._forward_hooks.pop(self._key, None)
+            try:
+                self._remove(installed)
+            except BaseException:  # an interrupt: once more, since none is to be left
+                self._remove(installed)
+                raise
             self.main.swapped.clear()
             self._frames.clear()
 
     def _with_replacements(self) -> Any:
-        with ExitStack() as stack:
-            if self._around is not None:
-                calls = {name for block in self._blocks for each in block.inside.values() for name, _ in each}
-                stack.enter_context(self._around(calls))
-            for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
-                module = self.modules[path]
-                stack.enter_context(replaced(module, self._replacement(path, module)))
-            return self._forward()
+        with nullcontext() if self._around is None else self._around(self._calls_within()):
+            placed: list[tuple[nn.Module, Callable[..., Any]]] = []
+            try:
+                for path in dict.fromkeys(path for block in self._blocks for path in block.inside):
+                    module = self.modules[path]
+                    placed.append((module, self._replacement(path, module)))
+                    place(*placed[-1])
+                return self._forward()
+            finally:
+                try:
+                    self._take_away(placed)
+                except BaseException:  # as for hooks
+                    self._take_away(placed)
+                    raise
+
+    def _calls_within(self) -> set[str]:
+        return {name for block in self._blocks for each in block.inside.values() for name, _ in each}
+
+    def _take_away(self, placed: list[tuple[nn.Module, Callable[..., Any]]]) -> None:
+        for module, forward in reversed(placed):
+            take_away(module, forward)
 
     def close(self) -> None:
         """Let go of what holds this pass, which is over."""
@@ -145,8 +160,8 @@ class Interleaver:
         installed earlier (to record hidden states) must see our edits."""
         hooks: dict[tuple[str, bool], dict[int, Calls]] = {}
         for block in self._blocks:
-            for place, calls in block.hooks.items():
-                hooks.setdefault(place, {})[block.id] = calls
+            for at, calls in block.hooks.items():
+                hooks.setdefault(at, {})[block.id] = calls
         if self._stepped:
             hooks.setdefault((self._stepping, True), {})
         for (path, before), calls in hooks.items():
@@ -162,6 +177,14 @@ class Interleaver:
                 table[self._key] = self._output_hook(path, calls)
             if len(table) > 1:
                 table.move_to_end(self._key, last=False)
+
+    def _remove(self, installed: list[tuple[nn.Module, bool]]) -> None:
+        for module, before in installed:
+            if before:
+                module._forward_pre_hooks.pop(self._key, None)
+                module._forward_pre_hooks_with_kwargs.pop(self._key, None)
+            else:
+                module._forward_hooks.pop(self._key, None)
 
     def _output_hook(self, path: str, calls: dict[int, Calls]) -> Callable[..., Any]:
         thread = get_ident()
@@ -190,7 +213,8 @@ class Interleaver:
         """What is done with each value that comes to a place, in the order in which they come."""
         if self._stepped:
             return self._counted_in_steps(calls, place)
-        main, reach, count = self.main, self._reach, 0
+        main, count = self.main, 0
+        reach = self._reach if self.divided is None else self._reach_divided
         sites = calls[main.plan.id]
 
         def met(value: Any) -> Any:
@@ -218,9 +242,9 @@ class Interleaver:
                 if here is not None:
                     found.append((frame, here))
             count += 1
-            if len(found) == 1:
-                return self._reach(*found[0], value)
-            return self._reach_all(found, value) if found else None
+            if not found:
+                return None
+            return self._reach_all(found, value) if self.divided is None else self._reach_all_divided(found, value)
 
         return met
 
@@ -230,14 +254,15 @@ class Interleaver:
         """What the module runs in this pass in place of its own forward."""
         places: dict[tuple[str, Port], dict[int, Calls]] = {}
         for block in self._blocks:
-            for place, calls in block.inside.get(path, {}).items():
-                places.setdefault(place, {})[block.id] = calls
+            for at, calls in block.inside.get(path, {}).items():
+                places.setdefault(at, {})[block.id] = calls
         opened = self._opened(path, module, places) if places else original_forward(module)
         skips = self.skips
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if path in skips and not self.busy:
-                return self._skipped(path, skips.pop(path))
+                given = self._skipped(path, skips.pop(path))
+                return given if self.divided is None else self.divided.parallel.given(path, given)
             return opened(*args, **kwargs)
 
         return forward
@@ -298,8 +323,21 @@ class Interleaver:
             return self._replaced(value, here, frame.swapped.pop(here.site))
         return value if changed else None
 
+    def _reach_divided(self, frame: Frame, here: SitePlan, value: Any) -> Any:
+        """As `_reach`, of a value of which this process has a part only."""
+        return self._reach_all_divided([(frame, here)], value)
+
+    def _reach_all_divided(self, met: Met, value: Any) -> Any:
+        assert self.divided is not None
+        site = met[0][1].site
+        assert isinstance(site, Site)
+        new = self._reach_all(met, self.divided.join(site, value))
+        return None if new is None else self.divided.take(site, new)
+
     def _reach_all(self, met: Met, value: Any) -> Any:
         """As `_reach`, for several blocks: what they do is done in written order, and each sees what came before."""
+        if len(met) == 1:
+            return self._reach(*met[0], value)
         run = self.execution
         changed = any(here.edited for _, here in met)
         if changed:

@@ -9,6 +9,7 @@ import ast
 import io
 import tokenize
 import warnings
+from collections.abc import Iterator
 
 
 def fault_of(code: str) -> str | None:
@@ -62,3 +63,22 @@ def indentation(code: str) -> int:
 def statements(code: str) -> list[ast.stmt]:
     """The statements of code that is Python."""
     return ast.parse(code).body
+
+
+def assigned(tree: ast.AST) -> list[str]:
+    """The names that code gives values to, in their order; those inside functions and comprehensions are their own."""
+    stored = (node for node in _outermost(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return list(dict.fromkeys(node.id for node in stored))
+
+
+_INNER = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
+    ast.GeneratorExp,
+)  # fmt: skip
+
+
+def _outermost(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, _INNER):
+            yield from _outermost(child)

@@ -21,7 +21,7 @@ from workbench.experiment.kinds import Code, Experiment, Intervention, Measure
 from workbench.experiment.magic_line import header_of
 from workbench.experiment.merging import merged
 from workbench.experiment.statements import Reader, steps_in
-from workbench.experiment.to_python import MEASURED
+from workbench.experiment.to_python import MEASURED, ORDINARY
 from workbench.models.base import NNsight
 
 
@@ -43,12 +43,13 @@ class _Item:
     last: int
 
 
-def from_python(text: str, models: Mapping[str, NNsight] | None = None) -> Experiment:
+def from_python(text: str, variables: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment that a cell stands for.
 
     Args:
         text: Python with one `with model.trace(...)` or `model.generate(...)` block, or a `%%trace` cell.
-        models: the kernel's models by name, by which standard names (`model.layers[2].attn`) are understood.
+        variables: the kernel's, by name: of its models, which give standard names (`model.layers[2].attn`) their
+            meaning, and of texts, which a `%%trace` line may name.
 
     Raises:
         InputError: it is no Python.
@@ -58,20 +59,23 @@ def from_python(text: str, models: Mapping[str, NNsight] | None = None) -> Exper
         >>> e.prompts, e.interventions[0].kind, e.interventions[0].at.positions
         (('The Eiffel Tower',), 'ablate', (-1,))
     """
-    return lifted(text, models).experiment
+    return lifted(text, variables).experiment
 
 
-def lifted(text: str, models: Mapping[str, NNsight] | None = None) -> Lifted:
+def lifted(text: str, variables: Mapping[str, Any] | None = None) -> Lifted:
     """As `from_python`, with the cards' lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith(f"{ORDINARY}\n"):
+        text = text.removeprefix(ORDINARY)
     header, body = header_of(text)
     fault = fault_of(body)
     if fault is not None:
         raise InputError(fault)
-    lift = _Lift(body, models or {})
+    known = variables or {}
+    lift = _Lift(body, {name: each for name, each in known.items() if issubclass(type(each), NNsight)})
     if header is None:
         return lift.text()
-    return lift.cell(dict(header.settings), text.count("\n") - body.count("\n"))
+    return lift.cell(header.settings(known), text.count("\n") - body.count("\n"))
 
 
 class _Lift:
@@ -111,6 +115,7 @@ class _Lift:
         lead = self._code(0, before[-1].end_lineno or 0, "before") if before else []
         if not before and self._comments(0, node.lineno - 1):
             lead = self._code(0, node.lineno - 1, "before")
+        assert isinstance(node, ast.With)
         end = node.end_lineno or node.lineno
         trail = self._code(end, len(self.lines), "after")
         return self._experiment(settings, node.body, node.lineno, end, lead, trail)
@@ -161,7 +166,8 @@ class _Lift:
             for number, node in enumerate(nodes):
                 assert isinstance(node, ast.With)
                 end = nodes[number + 1].lineno - 1 if number + 1 < len(nodes) else stop
-                groups.append(self._cards(reader, node.body, node.lineno, end, generate, f"_{number}"))
+                suffix = f"_{number}" if len(nodes) > 1 else ""
+                groups.append(self._cards(reader, node.body, node.lineno, end, generate, suffix))
         else:
             groups = [self._cards(reader, nodes, start, stop, generate, "")]
         twins: dict[str, str] = {}

@@ -138,6 +138,10 @@ def _place(
             of = f"prompt {number}: " if len(scenes) > 1 else ""
             yield from (("error", f"{of}{each}") for each in faults)
             return
+    first = (card.at.steps or "").partition(":")[0]
+    if experiment.generate and first and int(first) >= experiment.generate:
+        last = experiment.generate - 1
+        yield "error", f"there is no step {first}: the generation has {last + 1} (0–{last}); choose another"
     if card.at.steps is not None and not experiment.generate:
         yield "warning", f"steps {card.at.steps} mean nothing in a plain pass; generate some tokens, or leave them out"
 

@@ -19,6 +19,7 @@ from workbench.experiment.kinds import (
     Patch,
     Placed,
     Save,
+    Set,
     Steer,
     Target,
 )
@@ -136,6 +137,8 @@ def _cards_of(experiment: Experiment, prompt: int, count: int) -> list[Intervent
 
 def _plain(card: Placed, generate: int) -> Any:
     at = canonical(card.at.model_copy(update={"prompt": None}))
+    if isinstance(card, Set) and at.index == "[...]":  # as all of it is set in Python
+        at = at.model_copy(update={"index": None})
     update: dict[str, Any] = {"at": at}
     if isinstance(card, Log) and card.text == label(card):
         update["text"] = ""
@@ -149,7 +152,7 @@ def _plain(card: Placed, generate: int) -> Any:
             {"source": None, "source_positions": None} if card.tensor is not None else {"source": card.source or ""}
         )
     plain = card.model_copy(update=update)
-    written = steps_of(plain, generate)
+    written = steps_of(card, generate)
     without = plain.model_copy(update={"at": at.model_copy(update={"steps": None})})
     if not generate or steps_of(without, generate) == written:
         return without

@@ -6,7 +6,8 @@ They are made for runs of the panel and of `%%trace` cells only, by statements t
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,12 @@ import torch
 from torch import Tensor
 
 from workbench.engine.values import first_tensor
-from workbench.errors import NotSetError
 from workbench.experiment.kinds import Placed
 from workbench.experiment.table import kind_of
 from workbench.graph.operations import Operation
 from workbench.interventions import Where, located
 from workbench.models.base import NNsight
-from workbench.recorder import require
+from workbench.recorder import Recorder, require
 
 BEFORE, AFTER, END = "__before__", "__after__", "__end__"
 """Names, in the executed text, of what is called around a card's statement and at the end of each prompt's block."""
@@ -56,10 +56,9 @@ class Tally:
     def close(self) -> None:
         """After the run: why it never acted, if so."""
         if not self.fired and self.waiting:
-            try:
-                _ = self.waiting[0].value
-            except NotSetError as error:
-                self.why = str(error).partition(": ")[2] or str(error)
+            first = self.waiting[0]
+            reason = first._recorder.reason(first._node_id())
+            self.why = reason.rpartition(" was never reached: ")[2]
         self.waiting.clear()
 
 
@@ -75,19 +74,22 @@ class Receipts:
     def before(self, id: str) -> None:
         """Copy what a card is about to change."""
         if self.tallies[id].changes:
-            value, index = self._site(id)
-            self._before[id] = require("a receipt").add(_COPY, (value, index))
+            recorder = require("a receipt")
+            with unchecked(recorder):
+                value, index = self._site(id)
+                self._before[id] = recorder.add(_COPY, (value, index))
 
     def after(self, id: str) -> None:
         """See what a card did."""
         tally, recorder = self.tallies[id], require("a receipt")
-        if tally.changes:
-            value, index = self._site(id)
-            node = recorder.add(_COMPARE, (tally, self._before.pop(id), value, index))
-        else:
-            at = self._cards[id].at
-            node = recorder.add(_COUNT, (tally, getattr(self._model.find(at.path), at.port)))
-        tally.waiting.append(node.save())
+        with unchecked(recorder):
+            if tally.changes:
+                value, index = self._site(id)
+                node = recorder.add(_COMPARE, (tally, self._before.pop(id), value, index))
+            else:
+                at = self._cards[id].at
+                node = recorder.add(_COUNT, (tally, getattr(self._model.find(at.path), at.port)))
+            tally.waiting.append(node.save())
 
     def close(self) -> list[Tally]:
         """The tallies, after the run."""
@@ -106,12 +108,29 @@ class Receipts:
         return found.value, found.index
 
 
-def _copy(value: Tensor, index: Any) -> tuple[float, int, Tensor]:
-    return _squares(value), value.numel(), value[index].clone()
+@contextmanager
+def unchecked(recorder: Recorder) -> Iterator[None]:
+    """What is recorded meanwhile is ours: it is not run on fake values where a trace is validated."""
+    check, recorder.check = recorder.check, None
+    try:
+        yield
+    finally:
+        recorder.check = check
 
 
-def _compare(tally: Tally, before: tuple[float, int, Tensor], value: Tensor, index: Any) -> int:
-    tally.compare(before, _squares(value), value[index])
+Before = tuple[float, int, Tensor]
+
+
+def _copy(value: Tensor, index: Any) -> Before | None:
+    try:
+        return _squares(value), value.numel(), value[index].clone()
+    except Exception:  # a wrong index, say: it is the card's own statement, which comes next, that is to say so
+        return None
+
+
+def _compare(tally: Tally, before: Before | None, value: Tensor, index: Any) -> int:
+    if before is not None:
+        tally.compare(before, _squares(value), value[index])
     return tally.fired
 
 
@@ -134,15 +153,14 @@ _COUNT = Operation("fired", _count)
 # ---- the text
 
 
-def instrumented(text: str, cards: Mapping[int, str], opens: Callable[[ast.With], bool]) -> ast.Module:
-    """The text with calls around the statements that begin on a card's line, and at the end of each prompt's block.
+def instrumented(tree: ast.Module, cards: Mapping[int, str], opens: Callable[[ast.With], bool]) -> ast.Module:
+    """A module with calls around the statements that begin on a card's line, and at the end of each prompt's block.
 
     Args:
-        text: Python.
+        tree: it is changed.
         cards: line → id of the card whose statement begins there.
         opens: whether a `with` opens the block of a trace.
     """
-    tree = ast.parse(text)
     _Around(cards, opens).visit(tree)
     return ast.fix_missing_locations(tree)
 
@@ -151,14 +169,11 @@ class _Around(ast.NodeTransformer):
     def __init__(self, cards: Mapping[int, str], opens: Callable[[ast.With], bool]) -> None:
         self.cards = cards
         self.opens = opens
-        self.prompts = 0
 
     def visit_With(self, node: ast.With) -> Any:
         self.generic_visit(node)
-        invokes = [each for each in node.body if _is_invoke(each)]
-        if _is_invoke(node) or (self.opens(node) and not invokes):
-            node.body.append(_call(END, self.prompts, node.body[-1]))
-            self.prompts += 1
+        if _is_invoke(node) or (self.opens(node) and not any(_is_invoke(each) for each in ast.walk(node))):
+            node.body.append(_call(END, [], node.body[-1]))
         return node
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -173,10 +188,10 @@ class _Around(ast.NodeTransformer):
         id = self.cards.get(statement.lineno) if isinstance(statement, (ast.Expr, ast.Assign)) else None
         if id is None or _lists(statement) or _is_ours(statement):
             return [statement]
-        return [_call(BEFORE, id, statement), statement, _call(AFTER, id, statement)]
+        return [_call(BEFORE, [id], statement), statement, _call(AFTER, [id], statement)]
 
 
-def _is_invoke(node: ast.stmt) -> bool:
+def _is_invoke(node: ast.AST) -> bool:
     return isinstance(node, ast.With) and ast.unparse(node.items[0].context_expr).startswith("tracer.invoke(")
 
 
@@ -190,6 +205,6 @@ def _is_ours(statement: ast.stmt) -> bool:
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in (BEFORE, AFTER, END)
 
 
-def _call(name: str, given: Any, at: ast.stmt) -> ast.stmt:
-    call = ast.Expr(ast.Call(ast.Name(name, ast.Load()), [ast.Constant(given)], []))
+def _call(name: str, given: list[str], at: ast.stmt) -> ast.stmt:
+    call = ast.Expr(ast.Call(ast.Name(name, ast.Load()), [ast.Constant(each) for each in given], []))
     return ast.copy_location(call, at)

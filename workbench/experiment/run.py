@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,15 +18,18 @@ from torch.nn.modules.module import _global_forward_pre_hooks, register_module_f
 
 from workbench.engine.execution import LogText
 from workbench.errors import NotSetError
-from workbench.experiment.code_text import fault_of
+from workbench.experiment.code_text import assigned, fault_of
 from workbench.experiment.kinds import Code, Experiment, Placed, Save
-from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, instrumented
+from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, instrumented, unchecked
 from workbench.experiment.to_python import MEASURED, Written, write
+from workbench.experiment.uses import Use, used
 from workbench.graph.operations import Operation
+from workbench.graph.source import position
 from workbench.measures import NEXT_LOGITS
 from workbench.models.base import NNsight
-from workbench.proxy import Proxy
+from workbench.proxy import Proxy, values_of
 from workbench.recorder import require
+from workbench.site import Port, Site
 from workbench.tracing.tracer import SHOW_LOG
 
 
@@ -61,7 +65,8 @@ class Outcome:
     `saved` are the values by name, `unset` why others have none, `origins` which card and prompt they are of.
     `next_logits` are, for each prompt, those of the token after it, `(vocabulary,)`, as the interventions left them,
     where the model gives any; `measured` the experiment's number for each. `quiet` are the modules that were not
-    called, `tallies` what each card did; None where that was not asked for.
+    called, `tallies` what each card did; None where that was not asked for. `uses` are the sites that
+    the code was about.
     """
 
     saved: dict[str, Any] = field(default_factory=dict)
@@ -73,8 +78,10 @@ class Outcome:
     generated: list[Generation] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     quiet: set[str] | None = None
+    uses: dict[tuple[str, Port], Use] = field(default_factory=dict)
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Step = Callable[[int, int], None]
 """Told how far a run is: modules, or steps of a generation, that are done, and how many there are."""
 
@@ -117,9 +124,11 @@ def run(
     written = write(experiment)
     namespace = {experiment.model: model, "wb": importlib.import_module("workbench")}
     job = Job(experiment, model, written.cards, name, log, receipts, step, tidy, watch)
+    lines = written.text.splitlines(keepends=True)
+    linecache.cache[name] = (len(written.text), None, lines, name)  # so that errors can show the line
     with seeded(experiment.seed):
-        job.execute(written.text, namespace)
-    return job.outcome(namespace, written)
+        job.execute(ast.parse(written.text), namespace)
+    return job.outcome(written.names, _values(experiment, namespace, written))
 
 
 @contextmanager
@@ -138,6 +147,8 @@ class Job:
 
     Args:
         cards: line → id of the card whose statement begins there.
+        remote: it runs on a server: only what can travel is recorded beside it, so there are no receipts.
+        as for `run`, the others.
     """
 
     def __init__(
@@ -151,6 +162,7 @@ class Job:
         step: Step | None = None,
         tidy: list[Callable[[], None]] | None = None,
         watch: Callable[[int], None] | None = None,
+        remote: bool = False,
     ) -> None:
         placed = {card.id: card for card in experiment.enabled if isinstance(card, Placed)}
         self.experiment = experiment
@@ -163,26 +175,29 @@ class Job:
         self._step = step
         self._tidy = [] if tidy is None else tidy
         self._watch = watch
-        self._receipts = Receipts(placed, model) if receipts else None
+        self._remote = remote
+        self._read = 0
+        self._receipts = Receipts(placed, model) if receipts and not remote else None
         self._logits: dict[int, Proxy] = {}
         self._tokens: dict[int, Proxy] = {}
         self._steps: dict[int, _Steps] = {}
 
-    def execute(self, text: str, namespace: dict[str, Any], show_source: bool = True) -> None:
-        """Run the text in a namespace, in which the names that it assigns are then."""
+    def execute(
+        self, tree: ast.Module, namespace: dict[str, Any], given: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Run a module in a namespace, in which the names that it assigns are then; those that are `given` go again."""
+        own = {END: self._end, **given}
         if self._receipts is not None:
-            namespace |= {BEFORE: self._receipts.before, AFTER: self._receipts.after}
-        namespace[END] = self._end
-        tree = instrumented(text, self.cards if self._receipts is not None else {}, self._opens)
-        if show_source:
-            linecache.cache[self.name] = (len(text), None, text.splitlines(keepends=True), self.name)
+            own |= {BEFORE: self._receipts.before, AFTER: self._receipts.after}
+        tree = instrumented(tree, self.cards if self._receipts is not None else {}, self._opens)
+        namespace.update(own)
         token = SHOW_LOG.set(self._show)
         try:
             with self._watched():
                 exec(compile(tree, self.name, "exec", dont_inherit=True), namespace)
         finally:
             SHOW_LOG.reset(token)
-            for each in (BEFORE, AFTER, END):
+            for each in own:
                 namespace.pop(each, None)
 
     def _opens(self, node: ast.With) -> bool:
@@ -197,29 +212,40 @@ class Job:
 
     # ---- what is recorded at the end of each prompt's block
 
-    def _end(self, prompt: int) -> None:
+    def _end(self) -> None:
         """It reads what the interventions made of the output."""
-        model, recorder = self.model, require("the run's end")
+        __tracebackhide__ = True
+        model, recorder, prompt = self.model, require("the run's end"), len(self._logits)
+        used(recorder, self._read, self.kept.uses)
         if self._watch is not None:
             self._watch(prompt)
-        self._logits[prompt] = recorder.add(NEXT_LOGITS, (model._root.output,)).save()
-        if recorder.blocks[recorder.block].kind == "generate":
-            steps = self._steps[prompt] = _Steps(self._step if not prompt else None, self.experiment.generate)
-            with recorder.in_steps(0, None, 1):
-                recorder.add(_STEP, (steps, model._root.inputs, model._root.output))
-            self._tokens[prompt] = model._generated().save()
+        with unchecked(recorder):
+            self._logits[prompt] = recorder.add(NEXT_LOGITS, (model._root.output,)).save()
+            if recorder.blocks[recorder.block].kind == "generate":
+                if not self._remote:
+                    steps = self._steps[prompt] = _Steps(self._step if not prompt else None, self.experiment.generate)
+                    with recorder.in_steps(0, None, 1):
+                        recorder.add(_STEP, (steps, model._root.inputs, model._root.output))
+                self._tokens[prompt] = model._generated().save()
+        self._read = len(recorder.nodes)
 
     # ---- while it runs
 
     def _show(self, line: str) -> None:
         site = card = None
         if isinstance(line, LogText):
-            site = str(line.sites[-1]) if line.sites else None
-            card = self.all_cards.get(line.at[1]) if line.at[0] == self.name else None
+            file, number = position(line.at)
+            card = self.all_cards.get(number) if file == self.name else None
+            site = str(line.sites[-1]) if line.sites else self._site_of(card)
         found = LogLine(str(line), site, card)
         self.kept.logs.append(found)
         if self._log is not None:
             self._log(found)
+
+    def _site_of(self, card: str | None) -> str | None:
+        """The place that a card is about: a shape is known without the site's being read."""
+        at = next((each.at for each in self.experiment.enabled if each.id == card and isinstance(each, Placed)), None)
+        return None if at is None else str(Site(at.path, at.port))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -236,52 +262,48 @@ class Job:
         finally:
             watch.leave()
         apart = self.model._root.__dict__["_apart"]
-        self.kept.quiet = {
-            path for path, module in modules.items() if id(module) not in watch.called and path not in apart
-        }
+        called = {path for path, module in modules.items() if id(module) in watch.called}
+        # A list of layers is never called itself: it is quiet only if all that is in it is.
+        reached = {above for path in called for above in _upwards(path)}
+        self.kept.quiet = set(modules) - called - reached - set(apart)
 
     # ---- after
 
-    def outcome(self, namespace: Mapping[str, Any], written: Written | None = None) -> Outcome:
-        """What the run gave: the saved names of the namespace."""
-        kept = self.kept
-        names = written.names if written is not None else {}
+    def outcome(self, names: Mapping[str, tuple[Save, int | None]], values: Mapping[str, Any]) -> Outcome:
+        """What the run gave.
+
+        Args:
+            names: saved name → the card that says so, and the prompt.
+            values: traced values by name; those that no card saved are code's own.
+        """
+        kept, several = self.kept, len(self.experiment.prompts) > 1
         for name, (card, prompt) in names.items():
-            kept.origins[name] = Origin(card, prompt if len(self.experiment.prompts) > 1 else None)
-            self._keep(name, namespace.get(name))
-        for name in self._own_names(namespace):
-            if name not in names:
+            kept.origins[name] = Origin(card, prompt if several else None)
+            self._keep(name, values.get(name))
+        for name, value in values.items():
+            if name not in names and not name.startswith(MEASURED) and _saved(value):
                 kept.origins[name] = Origin(None, None)
-                self._keep(name, namespace[name])
+                self._keep(name, value)
         for prompt in range(len(self._logits)):
             kept.next_logits.append(_value(self._logits[prompt]))
-            several = len(self.experiment.prompts) > 1
-            number = _value(namespace.get(f"{MEASURED}_{prompt}" if several else MEASURED))
+            number = _value(values.get(f"{MEASURED}_{prompt}" if several else MEASURED))
             kept.measured.append(float(number) if self.experiment.measure is not None and number is not None else None)
             if prompt in self._tokens:
                 tokens = _value(self._tokens[prompt])
-                kept.generated.append(Generation() if tokens is None else self._steps[prompt].closed(tokens))
+                kept.generated.append(Generation() if tokens is None else self._written(prompt, tokens))
         if self._receipts is not None:
             kept.tallies = self._receipts.close()
         return kept
 
-    def _own_names(self, namespace: Mapping[str, Any]) -> Iterator[str]:
-        """Names that the code itself gave to saved values, in the order in which it did."""
-        codes = (card.code for card in self.experiment.enabled if isinstance(card, Code))
-        seen: set[str] = set()
-        for code in codes:
-            if fault_of(code) is not None:
-                continue
-            for node in ast.walk(ast.parse(code)):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in seen:
-                    seen.add(node.id)
-                    value = namespace.get(node.id)
-                    if issubclass(type(value), Proxy) and value._node_id() in value._recorder.saved:  # type: ignore[union-attr]
-                        yield node.id
+    def _written(self, prompt: int, tokens: Tensor) -> Generation:
+        if prompt in self._steps:
+            return self._steps[prompt].closed(tokens)
+        width = max(len(self.model.tokens(each)) for each in self.experiment.prompts)  # type: ignore[attr-defined]
+        return Generation(tokens[0, width:].tolist())
 
     def _keep(self, name: str, proxy: Any) -> None:
         try:
-            self.kept.saved[name] = proxy.value if issubclass(type(proxy), Proxy) else proxy
+            self.kept.saved[name] = values_of(proxy)
         except NotSetError as error:
             self.kept.unset[name] = str(error)
 
@@ -343,6 +365,32 @@ def _take(steps: _Steps, inputs: Any, output: Any) -> None:
 
 
 _STEP = Operation("step", _take)
+
+
+def _values(experiment: Experiment, namespace: Mapping[str, Any], written: Written) -> dict[str, Any]:
+    """The traced values that cards saved, what is measured, and what the code of cards gave names to, in that order."""
+    found = {name: namespace.get(name) for name in written.names}
+    found |= {name: value for name, value in namespace.items() if name.startswith(MEASURED)}
+    for card in experiment.enabled:
+        if isinstance(card, Code) and fault_of(card.code) is None:
+            for name in assigned(ast.parse(card.code)):
+                if _saved(namespace.get(name)):
+                    found[name] = namespace[name]
+    return found
+
+
+def _saved(value: Any) -> bool:
+    """Whether it is a traced value that was saved, or holds nothing but such."""
+    if type(value) in (tuple, list):
+        return bool(value) and all(map(_saved, value))
+    return issubclass(type(value), Proxy) and value._node_id() in value._recorder.saved
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """The paths above a path."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _value(proxy: Any) -> Any:

@@ -88,12 +88,12 @@ class Reader:
     # ---- the lines of the language
 
     def _save(self, name: str, value: ast.expr) -> Intervention | Measure | None:
-        saved = _method(value, "save")
-        if saved is None:
+        kept = _method(value, "save")
+        if kept is None:
             return None
-        if isinstance(saved, ast.Call) and self._calls(saved, "measure"):
-            return _measure(saved)
-        at = self.target(_uncloned(saved))
+        if isinstance(kept, ast.Call) and self._calls(kept, "measure"):
+            return _measure(kept)
+        at = self.target(_uncloned(kept))
         return None if at is None else Save(id="", at=at, name=name)
 
     def list_of(self, node: ast.stmt) -> str | None:
@@ -131,6 +131,10 @@ class Reader:
                 value, show = inner, each
         if isinstance(value, ast.Attribute) and value.attr == "shape":
             value, show = value.value, "shape"
+        elif isinstance(value, ast.Call) and self._calls(value, "apply") and len(value.args) == 3:
+            if [ast.unparse(each) for each in (value.args[0], value.args[2])] != ["getattr", "'shape'"]:
+                return None
+            value, show = value.args[1], "shape"
         at = self.target(value)
         if at is None or not isinstance(text, str):
             return None
@@ -197,8 +201,11 @@ class Reader:
     def path(self, node: ast.expr) -> str | None:
         """The module path of an expression; standard names by the model itself, where it is known."""
         parts: list[str | int] = []
+        values = ("output", "input", "inputs", "grad", "source")
+        own: list[str] = []
         while not isinstance(node, ast.Name):
             if isinstance(node, ast.Attribute):
+                own += [node.attr] if parts and node.attr in values else []
                 parts.insert(0, node.attr)
             elif isinstance(node, ast.Subscript):
                 key = ast.literal_eval(node.slice)
@@ -213,9 +220,7 @@ class Reader:
         found = None if self.live is None else _resolved(self.live, parts)
         if found is not None:
             return found
-        if any(each in ("output", "input", "inputs", "grad", "source") for each in parts[:-1]):
-            return None
-        return None if any(isinstance(each, int) and each < 0 for each in parts) else ".".join(map(str, parts))
+        return None if own or any(isinstance(each, int) and each < 0 for each in parts) else ".".join(map(str, parts))
 
     def _calls(self, node: ast.expr | None, name: str) -> bool:
         """Whether it is `wb.name(...)`."""
@@ -284,7 +289,7 @@ def canonical(at: Target) -> Target:
         return at.model_copy(update={"port": "output"})
     if at.index is not None and at.positions is None:
         (found, *more) = indices(at.index)
-        if not more and isinstance(found, tuple) and len(found) == 2 and found[0] == slice(None) and found[1] != []:
+        if not more and isinstance(found, tuple) and len(found) == 2 and found[0] == slice(None):
             chosen = found[1]
             if _whole_numbers(chosen):
                 return at.model_copy(update={"index": None, "positions": tuple(chosen)})

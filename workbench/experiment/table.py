@@ -104,8 +104,10 @@ def _words_set(card: Set) -> str:
 
 
 def _write_log(card: Log, place: Place) -> str:
-    shown = {"norm": ".norm()", "mean": ".mean()", "shape": ".shape", "value": ""}[card.show]
-    return f"tracer.log({quoted(card.text or label(card))}, {value(card.at, place.module)}{shown})"
+    shown = value(card.at, place.module) + {"norm": ".norm()", "mean": ".mean()"}.get(card.show, "")
+    if card.show == "shape":  # it is told at once, unless each step has its own: then it is asked for in the run
+        shown = f'wb.apply(getattr, {shown}, "shape")' if place.listed else f"{shown}.shape"
+    return f"tracer.log({quoted(card.text or label(card))}, {shown})"
 
 
 def label(card: Log) -> str:

@@ -20,6 +20,7 @@ Form = Literal["with", "cell", "script"]
 
 MEASURED = "measured"
 """The name under which the code keeps what the experiment measures."""
+ORDINARY = "# code before or after the run has no place in a %%trace cell, so this is an ordinary one"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def write(experiment: Experiment, form: Form = "with", opening: str | None = Non
         writer.script(opening)
     else:
         if form == "cell":
-            writer.line("# code before or after the run has no place in a %%trace cell, so this is an ordinary one")
+            writer.line(ORDINARY)
         writer.block()
     return Written("\n".join(writer.lines), writer.cards, writer.names)
 
@@ -84,6 +85,7 @@ class _Writer:
         self.cards: dict[int, str] = {}
         self.names: dict[str, tuple[Save, int | None]] = {}
         self.several = len(experiment.prompts) > 1
+        self.invoked = self.several
 
     def line(self, text: str, depth: int = 0, card: Card | None = None) -> None:
         for each in text.split("\n"):
@@ -107,17 +109,18 @@ class _Writer:
 
     def cell(self) -> None:
         experiment = self.experiment
+        self.invoked |= not experiment.prompts[0].isprintable()  # the line of a cell is one line
         header = ["%%trace", experiment.model]
-        if not self.several:
+        if not self.invoked:
             prompt = experiment.prompts[0]
-            header.append(
-                f'"{prompt}"' if _plain(prompt) else shlex.quote(prompt) if _one_line(prompt) else repr(prompt)
-            )
+            header.append(shlex.quote(prompt) if any(each in prompt for each in '"\\') else f'"{prompt}"')
         header += ["--generate", str(experiment.generate)] if experiment.generate else []
         header += ["--temperature", number(experiment.temperature)] if _samples(experiment) else []
         header += ["--seed", str(experiment.seed)] if experiment.seed is not None else []
         self.line(" ".join(header))
         self.prompts(0)
+        if len(self.lines) == 1:
+            self.line("pass")
 
     def script(self, opening: str | None) -> None:
         experiment = self.experiment
@@ -156,13 +159,13 @@ class _Writer:
 
     def prompts(self, depth: int) -> None:
         """The cards, for each prompt."""
-        if not self.several:
+        if not self.invoked:
             self.body(0, "", depth)
             return
         for number_of, prompt in enumerate(self.experiment.prompts):
             self.line(f"with tracer.invoke({quoted(prompt)}):", depth)
             before = len(self.lines)
-            self.body(number_of, f"_{number_of}", depth + 1)
+            self.body(number_of, f"_{number_of}" if self.several else "", depth + 1)
             if len(self.lines) == before:
                 self.line("pass", depth + 1)
 
@@ -222,7 +225,7 @@ class _Writer:
     def _opened(self) -> str:
         experiment = self.experiment
         named = " as tracer" if self._names_tracer() else ""
-        given = [] if self.several else [quoted(experiment.prompts[0])]
+        given = [] if self.invoked else [quoted(experiment.prompts[0])]
         if not experiment.generate:
             return f"{experiment.model}.trace({', '.join(given)}){named}"
         given.append(f"max_new_tokens={experiment.generate}")
@@ -242,6 +245,17 @@ class _Writer:
         if self.experiment.measure is not None:
             count = len(self.experiment.prompts)
             yield from ([MEASURED] if count == 1 else [f"{MEASURED}_{each}" for each in range(count)])
+
+
+def names_of(experiment: Experiment) -> dict[str, tuple[Save, int | None]]:
+    """The names under which an experiment's code keeps values: name → (card, prompt)."""
+    count = len(experiment.prompts)
+    return {
+        card.name + (f"_{prompt}" if count > 1 and card.at.prompt is None else ""): (card, prompt)
+        for prompt in range(count)
+        for card in experiment.enabled
+        if isinstance(card, Save) and _concerns(card, prompt) and is_name(card.name)
+    }
 
 
 def statement_of(experiment: Experiment, card: Placed) -> str:
@@ -266,15 +280,6 @@ def _does_something(code: str) -> bool:
 
 def _samples(experiment: Experiment) -> bool:
     return bool(experiment.generate and experiment.temperature)
-
-
-def _one_line(prompt: str) -> bool:
-    return prompt.isprintable() and bool(prompt)
-
-
-def _plain(prompt: str) -> bool:
-    """Whether a shell-like line gives it back between double quotes."""
-    return _one_line(prompt) and not any(each in prompt for each in '"\\{}$')
 
 
 def _summary(experiment: Experiment) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from workbench.graph import operations as ops
 from workbench.graph.allowed import FUNCTION, attributes, methods, offered
@@ -51,7 +52,11 @@ def _guards() -> dict[str, Operation]:
         "torch.empty": _zeroed(torch.zeros), "torch.empty_like": _zeroed(torch.zeros_like),
         "torch.Tensor.new_empty": _zeroed(torch.Tensor.new_zeros),
     }  # fmt: skip
-    known = ops.registered()
+    counting = {op.name: op for op in map(ops.of, (
+        torch.batch_norm, torch.instance_norm, torch.nn.functional.batch_norm, torch.nn.functional.instance_norm,
+    ))}  # fmt: skip
+    own |= {name: _counted(op.fn) for name, op in counting.items()}
+    known = ops.registered() | counting
     made = {name: _like(known.get(name), name, fn) for name, fn in own.items()}
     for name, op in ops.OPERATORS.items():
         made[op.name] = _like(op, op.name, _operator(name, op.fn))
@@ -131,6 +136,20 @@ _METHODS: dict[str, Callable[..., Any]] = {"new_empty": _like_zeros}
 
 def _zeroed(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: fn(*args, **{k: v for k, v in kwargs.items() if k != "memory_format"})
+
+
+def _counted(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A norm in training writes into its running means where no version sees it; here one does."""
+
+    def norm(value: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(value, *args, **kwargs)
+        finally:
+            for each in (*args, *kwargs.values()):
+                if isinstance(each, Tensor) and not each.is_inference():
+                    increment_version(each)
+
+    return norm
 
 
 # ---- items

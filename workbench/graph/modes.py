@@ -125,8 +125,12 @@ def around_backward() -> Modes:
 def entered(modes: Modes) -> AbstractContextManager[Any]:
     """These modes, as a context."""
     stack = ExitStack()
-    for kind, *settings in modes:
-        stack.enter_context(_ENTER[kind](*settings))
+    try:
+        for kind, *settings in modes:
+            stack.enter_context(_ENTER[kind](*settings))
+    except BaseException:
+        stack.close()
+        raise
     return stack
 
 

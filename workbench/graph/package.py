@@ -101,13 +101,18 @@ def unpack(data: bytes, limits: Limits | None = None) -> Request:
     return _unpacked(data, limits or Limits(), _tensors)
 
 
-def peek(data: bytes, limits: Limits | None = None) -> tuple[str, ...]:
-    """The keys of the models that a request is for. It is read and checked as by `unpack`, but for its tensors' values.
+def look(data: bytes, limits: Limits | None = None) -> Request:
+    """The request in these bytes, read and checked as by `unpack`, but for its tensors, in whose places is None.
 
     Raises:
         Refused: as `unpack`.
     """
-    return _unpacked(data, limits or Limits(), _named).models
+    return _unpacked(data, limits or Limits(), _named)
+
+
+def peek(data: bytes, limits: Limits | None = None) -> tuple[str, ...]:
+    """The keys of the models that a request is for; it is looked at as by `look`."""
+    return look(data, limits).models
 
 
 def _unpacked(data: bytes, limits: Limits, tensors_of: Callable[[memoryview], Mapping[str, Any]]) -> Request:

@@ -63,26 +63,45 @@ def forward_of(module: nn.Module) -> Callable[..., Any]:
 @contextmanager
 def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Meanwhile, in this thread, the module runs `forward`."""
-    thread = get_ident()
-    with _lock:
-        place = _placed.get(module)
-        if place is None:
-            place = _placed[module] = _Place(module)
-            module.__dict__["forward"] = place
-        place.by_thread.setdefault(thread, []).append(forward)
     try:
+        place(module, forward)
         yield
     finally:
-        with _lock:
-            stack = place.by_thread[thread]
+        try:
+            take_away(module, forward)
+        except BaseException:  # an interrupt: once more
+            take_away(module, forward)
+            raise
+
+
+def place(module: nn.Module, forward: Callable[..., Any]) -> None:
+    """From here on, in this thread, the module runs `forward`."""
+    with _lock:
+        here = _placed.get(module)
+        if here is None:
+            here = _placed[module] = _Place(module)
+        module.__dict__["forward"] = here
+        here.by_thread.setdefault(get_ident(), []).append(forward)
+
+
+def take_away(module: nn.Module, forward: Callable[..., Any]) -> None:
+    """Until here. What is not there, or there no more, is left as it is."""
+    thread = get_ident()
+    with _lock:
+        here = _placed.get(module)
+        if here is None:
+            return
+        stack = here.by_thread.get(thread, [])
+        if forward in stack:
             stack.remove(forward)
-            if not stack:
-                del place.by_thread[thread]
-            if not place.by_thread:
-                del _placed[module]
-                if module.__dict__.get("forward") is not place:
-                    pass  # someone gave the module another forward meanwhile, which is theirs to keep
-                elif place.had is None:
-                    del module.__dict__["forward"]
-                else:
-                    module.__dict__["forward"] = place.had
+        if not stack:
+            here.by_thread.pop(thread, None)
+        if here.by_thread:
+            return
+        if module.__dict__.get("forward") is not here:
+            pass  # someone gave the module another forward meanwhile, which is theirs to keep
+        elif here.had is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = here.had
+        _placed.pop(module, None)

@@ -10,14 +10,16 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from workbench.engine.values import first_tensor
+from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Frozen
-from workbench.experiment.to_python import Written, write
+from workbench.experiment.to_python import Written, names_of, write
 from workbench.jupyter.messages import RunResult
 from workbench.jupyter.record import Record
 from workbench.store import Store, write_whole
 
 LARGEST = 256 << 20
 """Bytes of a tensor that is still written to disk by itself."""
+DIED = "the kernel ended while this run was under way; run it again"
 
 
 class Kept(Frozen):
@@ -70,20 +72,22 @@ class Archive:
 
     def _record(self, kept: Kept) -> Record:
         result = kept.result
+        died = result.state == "running"  # what ends says so here
         return Record(
             result.run,
             result.experiment,
-            write(result.experiment) if result.purpose != "trace" else Written(result.code, {}),
-            state=result.state,
+            _written(result),
+            state="failed" if died else result.state,
             purpose=result.purpose,
             title=result.title,
             at=result.at,
             seconds=result.seconds,
             prompts=result.prompts,
             receipts=result.receipts,
+            sites=result.sites,
             saved=list(result.saved),
             logs=list(result.logs),
-            fault=result.fault,
+            fault=Fault(message=DIED) if died else result.fault,
             comparison=result.comparison,
             quiet=kept.quiet,
             environment=kept.environment,
@@ -95,6 +99,12 @@ class Archive:
 
     def _files(self) -> list[tuple[int, Path]]:
         return [(int(path.stem), path) for path in self.folder.glob("*.json") if path.stem.isdigit()]
+
+
+def _written(result: RunResult) -> Written:
+    """A cell's code is a person's own, any other is written anew."""
+    experiment = result.experiment
+    return Written(result.code, {}, names_of(experiment)) if result.purpose == "trace" else write(experiment)
 
 
 def _plain(tensor: Any) -> bool:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor as TorchTensor
 
 from workbench.errors import InputError
+from workbench.experiment.cell import Cell
 from workbench.experiment.comparison import Comparison, compared, in_words, summed_up
 from workbench.experiment.fault import Fault
 from workbench.experiment.from_python import from_python
 from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.lint import lint
-from workbench.experiment.run import LogLine
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import Written, write
 from workbench.jupyter import capsule, forms, look, report, viewing
@@ -32,6 +33,7 @@ from workbench.jupyter.messages import (
     DoneReply,
     Event,
     ExperimentParams,
+    ExperimentReply,
     FiredReply,
     KeepParams,
     KindsReply,
@@ -104,7 +106,7 @@ class Bench:
         self._given = emit
         self._listening: list[Callable[[Event], None]] = []
         self.work = Work(self._emit)
-        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._ended)
+        self.runs_made = Runs(self._changed, lambda: Archive(store()), self._keep)
         self._known: object = None
 
     def listen(self, hear: Callable[[Event], None]) -> Callable[[], None]:
@@ -153,7 +155,7 @@ class Bench:
             self._known = known
             self._emit(ModelsChanged())
 
-    def tree(self, params: ModelParams) -> TreeReply:
+    def tree(self, params: ModelParams) -> tuple[TreeReply, Buffers]:
         return tree(params.model, self._model(params.model))
 
     def tokens(self, params: PromptsParams) -> TokensReply:
@@ -181,8 +183,12 @@ class Bench:
             lines=written.cards,
         )
 
+    def migrate(self, params: ExperimentParams) -> ExperimentReply:
+        """An experiment that was kept in an earlier form, in today's: reading it has brought it there."""
+        return ExperimentReply(experiment=params.experiment)
+
     def lift(self, params: LiftParams) -> LiftReply:
-        found = from_python(params.text, look.models_in(self._namespace()))
+        found = from_python(params.text, self._namespace())
         codes = sum(isinstance(card, Code) for card in found.interventions)
         cards = len(found.interventions)
         text = f"{cards} card{'' if cards == 1 else 's'}" + (f", {codes} of them code" if codes else "")
@@ -360,19 +366,14 @@ class Bench:
 
     # ---- cells that trace
 
-    def begun(self, experiment: Experiment, text: str, cards: dict[int, str], name: str | None) -> Record:
-        """A cell begins a run of its own."""
-        record = self.runs_made.begun(experiment, Written(text, cards))
-        record.title = name
-        return record
+    def trace(self, cell: Cell) -> Record:
+        """A `%%trace` cell's run, on its own thread; raises what goes wrong in it."""
+        __tracebackhide__ = True
+        written = Written(cell.text, cell.cards, cell.names())
+        work = partial(self.work.cell, cell)
+        return self.runs_made.here(cell.experiment, written, cell.model, work, cell.header.name)
 
-    def log(self, record: Record) -> Callable[[LogLine], None]:
-        """Takes a cell's log lines."""
-        return self.work.log(record)
-
-    # ---- on a run's thread
-
-    def _ended(self, record: Record) -> None:
+    def _keep(self, record: Record) -> None:
         self.runs_made.archive.write(record, report.result(record))
 
     def _changed(self, record: Record) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from workbench.experiment.kinds import Experiment
+from workbench.experiment.scene import takes_text
 from workbench.models.base import NNsight
 from workbench.models.tokens import encode
 
@@ -104,4 +105,4 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...
 
 
 def _ids(model: Any, prompt: str) -> list[int]:
-    return encode(model.tokenizer, prompt)["input_ids"][0].tolist()
+    return encode(model.tokenizer, prompt)["input_ids"][0].tolist() if prompt and takes_text(model) else []

@@ -1,4 +1,4 @@
-"""History: the panel's runs, to be used in a cell."""
+"""History: the runs of the panel and of `%%trace` cells, to be used in a cell."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PanelRun:
 
 
 def runs() -> list[PanelRun]:
-    """The runs that the panel made in this kernel, the newest last.
+    """The runs that the panel and `%%trace` cells made in this notebook, the newest last.
 
     Example:
         >>> import workbench as wb
@@ -58,10 +58,11 @@ def runs() -> list[PanelRun]:
         []
     """
     found = link.current()
-    return [] if found is None else [_shown(record) for record in reversed(found.bench.records())]
+    return [] if found is None else [shown(record) for record in reversed(found.bench.records())]
 
 
-def _shown(record: Record) -> PanelRun:
+def shown(record: Record) -> PanelRun:
+    """A run as a cell shows it."""
     saved = record.values()
     return PanelRun(
         record.run, headline(record), record.experiment, record.code.text, saved, record.before, record.after,

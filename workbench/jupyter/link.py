@@ -51,28 +51,30 @@ _current: Link | None = None
 
 
 def current() -> Link | None:
-    """This kernel's link; None outside a Jupyter kernel."""
+    """This session's link; None outside IPython."""
     return _current
 
 
-def register() -> None:
-    """Make this kernel answer pages; outside a Jupyter kernel, nothing."""
+def register() -> Link | None:
+    """Make this kernel answer pages. In IPython without a kernel there is a bench too; elsewhere nothing."""
     global _current
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
-    manager = getattr(getattr(shell, "kernel", None), "comm_manager", None)
-    if manager is not None and RPC not in manager.targets:
+    if shell is not None and (_current is None or _current.shell is not shell):
         link = _current = Link(shell)
-        manager.register_target(RPC, link.open_rpc)
-        manager.register_target(EVENTS, link.open_events)
+        manager = getattr(getattr(shell, "kernel", None), "comm_manager", None)
+        if manager is not None:
+            manager.register_target(RPC, link.open_rpc)
+            manager.register_target(EVENTS, link.open_events)
+    return _current
 
 
 class Link:
     """The kernel's end. `shell` is IPython's, whose `user_ns` are the user's variables."""
 
     def __init__(self, shell: Any) -> None:
-        self._shell = shell
+        self.shell = shell
         self._lock = RLock()
         self._bench: Bench | None = None
         self._slow = ThreadPoolExecutor(1, "workbench requests")
@@ -85,12 +87,12 @@ class Link:
             if self._bench is None:
                 from workbench.jupyter.bench import Bench  # here, since `import workbench` is to be quick
 
-                self._bench = Bench(lambda: self._shell.user_ns, self._emit)
+                self._bench = Bench(lambda: self.shell.user_ns, self._emit)
             return self._bench
 
     def variables(self) -> Mapping[str, Any]:
         """The user's."""
-        return self._shell.user_ns
+        return self.shell.user_ns
 
     # ---- requests
 
@@ -122,7 +124,7 @@ class Link:
         with self._lock:
             if not self._pages:
                 bench.models_changed()
-                self._shell.events.register("post_run_cell", self._after_cell)
+                self.shell.events.register("post_run_cell", self._after_cell)
             self._pages.append((comm, pusher))
             oldest = self._pages[0][0] if len(self._pages) > PAGES else None
         if oldest is not None:
@@ -135,7 +137,7 @@ class Link:
                 page[1].close()
                 self._pages.remove(page)
                 if not self._pages:
-                    self._shell.events.unregister("post_run_cell", self._after_cell)
+                    self.shell.events.unregister("post_run_cell", self._after_cell)
 
     def _emit(self, event: Any) -> None:
         data = event.model_dump(mode="json")

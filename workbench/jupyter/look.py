@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from workbench.engine.scan import Scan
 from workbench.errors import InputError
 from workbench.experiment.scene import TAKES_TENSORS, takes_text
 from workbench.jupyter.messages import ModelInfo, Shapes, ShapesReply, Tokens, TokensReply, WrapReply
-from workbench.jupyter.tree import standard_names
+from workbench.jupyter.tree import columns
 from workbench.models.base import NNsight
 from workbench.models.language import LanguageModel
 from workbench.models.tokens import encode, pieces
@@ -61,16 +62,17 @@ def info(name: str, model: NNsight) -> ModelInfo:
     module = model.module
     config = getattr(module, "config", None)
     config = getattr(config, "text_config", config)
+    rows = columns(model)
     heads = next((getattr(config, each, None) for each in ("num_attention_heads", "num_heads", "n_head")), None)
     return ModelInfo(
         name=name,
         cls=type(module).__name__,
-        parameters=_count(module),
+        parameters=int(rows.parameters[0]),
         device=device(module),
         tokenizes=takes_text(model),
-        layers=sum(standard.endswith("]") for standard in standard_names(model).values()) or None,
+        layers=sum(standard.endswith("]") for standard in rows.standard.values()) or None,
         heads=heads if isinstance(heads, int) else None,
-        modules=sum(1 for _ in module.modules()),
+        modules=len(rows.parents),
     )
 
 
@@ -126,8 +128,22 @@ def _count(module: nn.Module) -> int:
 
 def device(module: nn.Module) -> str:
     """Where the weights are."""
-    names = sorted({str(parameter.device) for parameter in module.parameters()})
+    names = sorted(map(str, _devices(module)))
     return NOT_LOADED if names == ["meta"] else ", ".join(names) or "cpu"
+
+
+def _devices(module: nn.Module) -> set[torch.device]:
+    """The devices of all parameters; `module.parameters()` would be slow for 60,000 modules."""
+    found: set[torch.device] = set()
+    seen: set[int] = set()
+    stack = [module]
+    while stack:
+        each = stack.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            found.update(parameter.device for parameter in each._parameters.values() if parameter is not None)
+            stack += (child for child in each._modules.values() if child is not None)
+    return found
 
 
 def loaded(module: nn.Module) -> bool:

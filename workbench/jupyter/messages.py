@@ -113,6 +113,15 @@ class Receipt(Frozen):
     text: str = Field(description="fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9")
 
 
+class SiteUse(Frozen):
+    """A site that a run's code was about, whoever wrote the code: what a badge in the tree says."""
+
+    path: str
+    port: str
+    saved: bool
+    changed: bool
+
+
 class RunResult(Frozen):
     """All that the Results tab shows of one run."""
 
@@ -127,6 +136,7 @@ class RunResult(Frozen):
     code: str
     prompts: tuple[PromptResult, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    sites: tuple[SiteUse, ...] = Field(default=(), description="what the code read, saved and changed")
     saved: tuple[Saved, ...]
     logs: tuple[LogLine, ...]
     fault: Fault | None
@@ -162,6 +172,10 @@ class ExperimentParams(Frozen):
 class CodeParams(Frozen):
     experiment: Experiment
     form: Literal["with", "cell", "script"] = "with"
+
+
+class ExperimentReply(Frozen):
+    experiment: Experiment
 
 
 class RunParams(Frozen):
@@ -213,14 +227,17 @@ class WrapReply(Frozen):
 
 
 class TreeReply(Frozen):
-    """All modules, parents first, in columns; a module's path is its parent's, a dot, and its name."""
+    """All modules, parents first, in columns beside it; a module's path is its parent's, a dot, and its name.
 
-    names: tuple[str, ...] = Field(description="the last part of each path; first the model's own name")
-    parents: tuple[int, ...] = Field(description="row of the parent; -1 for the model itself")
+    The first buffer holds four columns of int32, one behind the other: the parent's row (-1 for the model itself), the
+    name's place in `words`, the class's place in `classes`, and a key that is equal for modules of the same structure.
+    The second holds the numbers of parameters, as float64.
+    """
+
+    name: str = Field(description="the model's own")
+    rows: int
+    words: tuple[str, ...] = Field(description="the last parts that paths have")
     classes: tuple[str, ...] = Field(description="the class names that there are")
-    cls: tuple[int, ...] = Field(description="each row's, in `classes`")
-    parameters: tuple[int, ...]
-    keys: tuple[int, ...] = Field(description="equal for modules of the same structure, which can be folded as ×32")
     standard: dict[int, str] = Field(description="row → its standard name, such as layers[2].attn")
 
 
@@ -386,6 +403,7 @@ METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "kinds": (NoParams, KindsReply),
     "tensors": (NoParams, TensorsReply),
     # the experiment and its code
+    "migrate": (ExperimentParams, ExperimentReply),
     "code": (CodeParams, CodeReply),
     "lift": (LiftParams, LiftReply),
     "run": (ExperimentParams, StartedReply),

@@ -13,7 +13,7 @@ from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Experiment, Save
 from workbench.experiment.run import Outcome
 from workbench.experiment.to_python import Written
-from workbench.jupyter.messages import LogLine, PromptResult, Purpose, Receipt, Saved, State
+from workbench.jupyter.messages import LogLine, PromptResult, Purpose, Receipt, Saved, SiteUse, State
 from workbench.models.base import NNsight
 from workbench.site import Site
 from workbench.store import Store
@@ -61,6 +61,7 @@ class Record:
     fault: Fault | None = None
     comparison: Comparison | None = None
     quiet: tuple[str, ...] | None = None
+    sites: tuple[SiteUse, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
     model: NNsight | None = None
     """While its tensors are held: what it was run on."""

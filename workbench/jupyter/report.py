@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from workbench.engine.values import first_tensor
-from workbench.experiment.kinds import Experiment
+from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.receipts import Tally
 from workbench.experiment.run import Outcome
 from workbench.experiment.table import kind_of
-from workbench.jupyter.messages import PromptResult, Receipt, RunResult, RunSummary, Saved
+from workbench.experiment.uses import Use
+from workbench.jupyter.messages import PromptResult, Receipt, RunResult, RunSummary, Saved, SiteUse
 from workbench.jupyter.record import Record
+from workbench.site import Port
 from workbench.views.summary import dtype_name
 from workbench.views.summary import summary as summary_of
 from workbench.views.tokens import TopToken, best
@@ -44,7 +48,7 @@ def _parts(record: Record) -> list[str]:
     if record.comparison is not None:
         what = {"verify": "verified" if record.comparison.equal else "not verified"}.get(record.purpose, "rerun")
         return [took, what, record.comparison.text]
-    changes = sum(kind_of(card).changes for card in record.experiment.enabled)
+    changes = _changes(record)
     parts = [
         took,
         _answer(record, bool(changes)),
@@ -55,6 +59,13 @@ def _parts(record: Record) -> list[str]:
     if record.saved:
         parts.append(f"{_count(len(record.saved), 'value')} saved")
     return [part for part in parts if part]
+
+
+def _changes(record: Record) -> int:
+    """How many interventions there were: cards that change something, and of code the sites that it changed."""
+    cards = [card for card in record.experiment.enabled if kind_of(card).changes]
+    known = sum(not isinstance(card, Code) for card in cards)
+    return known if known == len(cards) else max(known, sum(site.changed for site in record.sites))
 
 
 def _answer(record: Record, changed: bool) -> str:
@@ -71,8 +82,8 @@ def _answer(record: Record, changed: bool) -> str:
     if first.generated and not changed:
         return f"“{''.join(each.token for each in first.generated)}”"
     before, after = best(first.before), best(first.after)
-    if before is None:
-        return ""
+    if before is None:  # there was no clean run
+        return _token(after) if after else ""
     if not changed:
         return _token(before)
     return f"{_token(before)} → {_token(after) if after else 'NaN'}"
@@ -150,6 +161,13 @@ def _saved(name: str, outcome: Outcome, value: object, text: str) -> Saved:
     )
 
 
+def sites(uses: Mapping[tuple[str, Port], Use]) -> tuple[SiteUse, ...]:
+    """The sites that a run's code was about."""
+    return tuple(
+        SiteUse(path=path, port=port, saved=use.saved, changed=use.changed) for (path, port), use in uses.items()
+    )
+
+
 # ---- the whole
 
 
@@ -167,6 +185,7 @@ def result(record: Record) -> RunResult:
         code=record.code.text,
         prompts=record.prompts,
         receipts=record.receipts,
+        sites=record.sites,
         saved=tuple(_shown(record, each) for each in record.saved),
         logs=tuple(record.logs),
         fault=record.fault,

@@ -1,26 +1,25 @@
 """The panel's runs: one at a time on a thread of its own, the others waiting, the last ones remembered.
 
-State lives here and is touched only under the lock. A run is ended early by raising `Cancelled` in its thread: Python
-does so between two bytecodes, so within the module call that is being computed.
+State lives here and is touched only under the lock. A run is ended early by raising `Cancelled` in its thread, so
+within the module call that is being computed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import linecache
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from threading import RLock, Thread
-from typing import Any
+from threading import RLock, Thread, current_thread
 
 from workbench.errors import Cancelled, InputError
 from workbench.experiment.fault import explain
 from workbench.experiment.kinds import Experiment
 from workbench.experiment.to_python import Written
+from workbench.interrupt import Interrupt
 from workbench.jupyter.archive import Archive
-from workbench.jupyter.messages import LogLine, Purpose, State
+from workbench.jupyter.messages import LogLine, Purpose
 from workbench.jupyter.record import Record
 from workbench.models.base import NNsight
 
@@ -32,7 +31,7 @@ KEPT = 3
 Work = Callable[[Record, NNsight], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     record: Record
     model: NNsight
@@ -41,7 +40,8 @@ class _Job:
     open: bool = False
     """It is computing, so it can be interrupted."""
     cancelled: bool = False
-    asked: float = 0.0
+    interrupt: Interrupt | None = None
+    error: BaseException | None = None
 
 
 class Runs:
@@ -50,22 +50,23 @@ class Runs:
     Args:
         changed: told of each run when it begins and when it ends.
         archive: where the history lies on disk, asked for when it is first needed.
-        ended: called, on the run's thread, when one has ended, before `changed`.
+        keep: writes a run to it, when it begins, and when it has ended, on its thread, before `changed`.
     """
 
     def __init__(
         self,
         changed: Callable[[Record], None],
         archive: Callable[[], Archive],
-        ended: Callable[[Record], None] = lambda record: None,
+        keep: Callable[[Record], None] = lambda record: None,
     ) -> None:
         self._changed = changed
-        self._ended = ended
+        self._keep = keep
         self._find_archive = archive
         self._archive: Archive | None = None
         self._lock = RLock()
         self._records: dict[int, Record] = {}
         self._jobs: list[_Job] = []  # the first is running
+        self._cells: list[_Job] = []  # on their cells' threads
         self._last = 0
 
     @property
@@ -87,23 +88,30 @@ class Runs:
             self._jobs.append(_Job(record, model, work))
             self._forget()
             first = len(self._jobs) == 1
+        self._write(record)
         self._changed(record)
         if first:
             self._next()
         return record
 
-    def begun(self, experiment: Experiment, code: Written) -> Record:
-        """A run that a cell makes itself, on its own thread; it says when it is over by `over`."""
+    def here(self, experiment: Experiment, code: Written, model: NNsight, work: Work, title: str | None) -> Record:
+        """A run that a cell makes on its own thread, at once; what goes wrong in it is raised, and kept as well."""
         with self._lock:
             record = self._new(experiment, code, "trace")
+            record.title = title
+            job = _Job(record, model, work, current_thread())
+            self._cells.append(job)
             self._forget()
+        __tracebackhide__ = True
+        self._write(record)
         self._changed(record)
+        self._through(job)
+        error, job.error = job.error, None
+        if error is None and record.state == "cancelled":
+            error = KeyboardInterrupt(f"{record.name} was cancelled in the panel")
+        if error is not None:
+            raise error
         return record
-
-    def over(self, record: Record, state: State) -> None:
-        """A cell's run has ended."""
-        record.state = state
-        self._finish(record)
 
     def _new(self, experiment: Experiment, code: Written, purpose: Purpose) -> Record:
         archive = self.archive
@@ -130,26 +138,22 @@ class Runs:
         self.archive.delete(run)
 
     def cancel(self, run: int) -> None:
-        """End a run. Asking again asks again, should something have swallowed the first time.
-
-        Raises `InputError` when it has ended already.
-        """
+        """End a run. Raises `InputError` when it has ended already."""
         with self._lock:
-            job = next((job for job in self._jobs if job.record.run == run), None)
+            job = next((job for job in (*self._jobs, *self._cells) if job.record.run == run), None)
             if job is None:
                 state = self._records[run].state if run in self._records else "not known"
                 raise InputError(f"run {run} cannot be cancelled: it is {state}")
             job.cancelled = True
-            now = time.monotonic()
-            if job.open and job.thread is not None and now - job.asked > 1.0:
-                job.asked = now
-                _raise_in(job.thread, Cancelled)
+            if job.open and job.thread is not None and job.interrupt is None:
+                job.interrupt = Interrupt(job.thread, Cancelled)
+                job.interrupt.begin()
             waiting = job.thread is None
             if waiting:
                 self._jobs.remove(job)
                 job.record.state = "cancelled"
         if waiting:
-            self._changed(job.record)
+            self._finish(job.record)
 
     def get(self, run: int) -> Record:
         """A run that is still remembered."""
@@ -179,31 +183,46 @@ class Runs:
         job.thread.start()
 
     def _thread(self, job: _Job) -> None:
+        try:
+            self._through(job)
+        finally:
+            job.error = None  # it holds the frames of its run, and these their tensors
+            self._next()
+
+    def _through(self, job: _Job) -> None:
+        """Compute a run, to its end or until it is cancelled."""
+        __tracebackhide__ = True
         began = time.monotonic()
-        ended = False
-        while not ended:  # a cancel that arrives between two lines below leads back here, and finds its flag set
-            try:
-                if not job.open and not job.cancelled and job.record.outcome is None and job.record.fault is None:
-                    self._compute(job)
-                self._close(job)
-                ended = True
-            except Cancelled:
-                job.cancelled = True
+        try:
+            self._until_closed(job)
+        except Cancelled:  # on the way from one round to the next
+            job.cancelled = True
+            self._close(job)
         record = job.record
         with self._lock:
             record.seconds = time.monotonic() - began
-            if record.fault is not None and not job.cancelled:
+            if job.error is not None and not job.cancelled:
                 record.state = "failed"
             elif record.outcome is None:
                 record.state, record.fault = "cancelled", None
                 record.prompts, record.receipts, record.saved = (), (), []
             else:
                 record.state = "done"
-            self._jobs.remove(job)
-        try:
-            self._finish(record)
-        finally:
-            self._next()
+            (self._jobs if job in self._jobs else self._cells).remove(job)
+        self._finish(record)
+
+    def _until_closed(self, job: _Job) -> None:
+        """Compute. A cancel that arrives between two lines below leads back to the first, and finds its flag set."""
+        __tracebackhide__ = True
+        ended = False
+        while not ended:
+            try:
+                if not job.open and not job.cancelled and job.record.outcome is None and job.error is None:
+                    self._compute(job)
+                self._close(job)
+                ended = True
+            except Cancelled:
+                job.cancelled = True
 
     def _finish(self, record: Record) -> None:
         for each in record.tidy:
@@ -211,16 +230,20 @@ class Runs:
         record.tidy.clear()
         with self._lock:
             self._forget()
-        try:
-            self._ended(record)
-        except Exception as error:  # a full disk, say: the run is there all the same
-            record.logs.append(LogLine(run=record.run, text=f"this run was not written to the history: {error}"))
+        self._write(record)
         if record.run not in self._records:  # it was deleted meanwhile
             self.archive.delete(record.run)
             return
         self._changed(record)
 
+    def _write(self, record: Record) -> None:
+        try:
+            self._keep(record)
+        except Exception as error:  # a full disk, say: the run is there all the same
+            record.logs.append(LogLine(run=record.run, text=f"this run was not written to the history: {error}"))
+
     def _compute(self, job: _Job) -> None:
+        __tracebackhide__ = True
         with self._lock:
             job.open = not job.cancelled
         try:
@@ -230,14 +253,16 @@ class Runs:
         except Cancelled:
             raise
         except BaseException as error:  # a forward pass may even exit(); the next run is to come all the same
+            job.error = error
+            job.cancelled = isinstance(error, KeyboardInterrupt)
             job.record.fault = explain(error, job.record.code.cards)
 
     def _close(self, job: _Job) -> None:
         """From here on the thread is not interrupted any more."""
         with self._lock:
             job.open = False
-            assert job.thread is not None
-            _raise_in(job.thread, None)
+            if job.interrupt is not None:
+                job.interrupt.end()
 
     def _forget(self) -> None:
         ended = [record for record in self._records.values() if record.state != "running"]
@@ -246,9 +271,3 @@ class Runs:
         for record in ended[: max(0, len(self._records) - REMEMBERED)]:
             del self._records[record.run]
             linecache.cache.pop(record.name, None)
-
-
-def _raise_in(thread: Thread, error: type[BaseException] | None) -> None:
-    """Raise an exception in another thread at its next bytecode; None takes back one that has not arrived yet."""
-    kind: Any = ctypes.py_object(error) if error is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), kind)

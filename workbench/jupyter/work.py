@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from workbench.experiment.cell import Cell
 from workbench.experiment.kinds import Experiment
-from workbench.experiment.run import Generation, Job, LogLine, Outcome, run
+from workbench.experiment.run import Generation, Job, LogLine, Outcome, run, seeded
+from workbench.experiment.scene import takes_text
 from workbench.experiment.table import kind_of
 from workbench.experiment.verify import verify
 from workbench.jupyter import messages, report
@@ -56,13 +58,43 @@ class Work:
         )
         self.take_in(record, model, outcome, clean)
 
+    def cell(self, cell: Cell, record: Record, model: NNsight) -> None:
+        """A cell's own block; a clean run after it where it changes something and can be run again."""
+        __tracebackhide__ = True
+        texts = cell.takes_texts and takes_text(model)
+        record.prompts = self.prompts(record.experiment, model) if texts else ()
+        show = self.log(record)
+
+        def log(line: LogLine) -> None:
+            print(line.text)
+            show(line)
+
+        job = Job(
+            record.experiment,
+            model,
+            cell.cards,
+            name=cell.file,
+            log=log,
+            receipts=True,
+            step=self.steps(record, 0, 1, "run"),
+            tidy=record.tidy,
+            remote=cell.header.remote,
+        )
+        with seeded(cell.header.seed):
+            job.execute(cell.block(), cell.variables, cell.given())
+        outcome = job.outcome(cell.names(), cell.values())
+        cell.close()
+        changes = any(use.changed for use in outcome.uses.values())
+        clean = self.clean(record, model) if changes and texts and not cell.header.remote else None
+        self.take_in(record, model, outcome, clean, known=clean is not None or not changes)
+
     def verify(self, record: Record, model: NNsight) -> None:
         """The experiment, and its text in a namespace of its own."""
         self._progress(record, 0, 1, "verifying")
         record.comparison = verify(record.experiment, model, tidy=record.tidy)
         record.outcome = Outcome()
 
-    def prompts(self, experiment: Experiment, model: LanguageModel) -> tuple[PromptResult, ...]:
+    def prompts(self, experiment: Experiment, model: Any) -> tuple[PromptResult, ...]:
         """Each prompt with its tokens."""
         return tuple(
             PromptResult(prompt=each, tokens=tuple(model.tokens(each)), before=(), after=())
@@ -77,13 +109,17 @@ class Work:
         self._progress(record, 1, 2, "run with interventions")
         return outcome
 
-    def take_in(self, record: Record, model: LanguageModel, outcome: Outcome, clean: Outcome | None) -> None:
-        """What a run gave, as it is told."""
+    def take_in(
+        self, record: Record, model: NNsight, outcome: Outcome, clean: Outcome | None, known: bool = True
+    ) -> None:
+        """What a run gave, as it is told; `known` is whether the clean run is, which without changes is this one."""
+        given = clean if known else Outcome()
         record.prompts = tuple(
-            self._prompt(record, model, number, each, outcome, clean) for number, each in enumerate(record.prompts)
+            self._prompt(record, model, number, each, outcome, given) for number, each in enumerate(record.prompts)
         )
         record.receipts = report.receipts(outcome.tallies)
         record.saved = report.saved(outcome, len(record.prompts))
+        record.sites = report.sites(outcome.uses)
         record.quiet = None if outcome.quiet is None else topmost(outcome.quiet)
         record.environment = environment(record.experiment, model)
         record.outcome = outcome
@@ -91,7 +127,7 @@ class Work:
     def _prompt(
         self,
         record: Record,
-        model: LanguageModel,
+        model: Any,
         number: int,
         prompt: PromptResult,
         outcome: Outcome,
@@ -100,9 +136,9 @@ class Work:
         after = _at(outcome.next_logits, number)
         before = after if clean is None else _at(clean.next_logits, number)
         update: dict[str, Any] = {}
-        if before is not None and after is not None:
-            rows = compare(before, after, lambda id: pieces(model.tokenizer, [id])[0])
-            update["before"], update["after"] = rows
+        if after is not None:
+            rows = compare(after if before is None else before, after, lambda id: pieces(model.tokenizer, [id])[0])
+            update["before"], update["after"] = () if before is None else rows[0], rows[1]
             if not rows[1]:
                 self.log(record)(LogLine(NOT_NUMBERS))
             update |= self._numbers(record.experiment, model, before, after, numbers=bool(rows[1]))
@@ -113,14 +149,16 @@ class Work:
         return prompt.model_copy(update=update)
 
     def _numbers(
-        self, experiment: Experiment, model: LanguageModel, before: Tensor, after: Tensor, numbers: bool
+        self, experiment: Experiment, model: Any, before: Tensor | None, after: Tensor, numbers: bool
     ) -> dict[str, float | None]:
         measure = experiment.measure
-        found: dict[str, float | None] = {"kl": divergence(before, after) if numbers else None}
+        found: dict[str, float | None] = {"kl": None if before is None or not numbers else divergence(before, after)}
         if measure is not None:
             ids = token_ids(model.tokenizer, measure.metric, measure.answers)
-            found["measure_before"] = measured(before, before, measure.metric, ids)
-            found["measure_after"] = measured(after, before, measure.metric, ids) if numbers else None
+            if before is not None:
+                found["measure_before"] = measured(before, before, measure.metric, ids)
+            if numbers and (before is not None or measure.metric != "kl"):
+                found["measure_after"] = measured(after, before, measure.metric, ids)
         return found
 
     # ---- what is told meanwhile
@@ -167,7 +205,7 @@ def _at(values: list[Any], number: int) -> Any:
     return values[number] if number < len(values) else None
 
 
-def _generated(model: LanguageModel, found: Generation, clean: Generation | None) -> tuple[Generated, ...]:
+def _generated(model: Any, found: Generation, clean: Generation | None) -> tuple[Generated, ...]:
     words = pieces(model.tokenizer, found.ids)
     others = [] if clean is None else pieces(model.tokenizer, clean.ids)
 
@@ -190,4 +228,4 @@ def _generated(model: LanguageModel, found: Generation, clean: Generation | None
     )
 
 
-__all__ = ["Job", "Work", "changes_anything", "topmost"]
+__all__ = ["Work", "changes_anything", "topmost"]

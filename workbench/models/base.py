@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from workbench.engine.axes import LARGE, SMALL, Known, Layout, Sizes
 from workbench.engine.batching import Rows
+from workbench.engine.divided import Divided, Parallel
 from workbench.engine.execution import Passing
 from workbench.engine.scan import NOWHERE, Inside, Scan, Scanner
 from workbench.engine.shadow import FAKING
@@ -21,6 +22,7 @@ from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError, TrainModeWarning
 from workbench.graph.modes import state
+from workbench.models.parallel import parallel_of, undivided
 from workbench.models.suitable import dropouts, refuse
 from workbench.recorder import CURRENT, not_recording
 from workbench.site import Site
@@ -139,11 +141,35 @@ class NNsight(Envoy):
         return self._scan(args, {**named, **kwargs})
 
     def _scanner(self) -> Scanner:
-        """What scans the model as it is now; another when its weights were loaded."""
+        """What scans the model as it is now; another when its weights were loaded. One that is divided over processes
+        is scanned as it would be whole."""
+        module = self._root._module
         kept = self.__dict__.get("_scanner_kept")
-        if kept is None or kept[0] is not self._root._module:
-            kept = self.__dict__["_scanner_kept"] = self._root._module, Scanner(self._root._module)
+        if kept is None or kept[0] is not module:
+            seen = module if self._parallel() is None else undivided(module)
+            kept = self.__dict__["_scanner_kept"] = module, Scanner(seen)
         return kept[1]
+
+    def _parallel(self) -> Parallel | None:
+        """How the model is divided over processes; None if it is whole."""
+        module = self._root._module
+        kept = self.__dict__.get("_parallel_kept")
+        if kept is None or kept[0] is not module:
+            kept = self.__dict__["_parallel_kept"] = module, parallel_of(module)
+        return kept[1]
+
+    def _divided(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Divided | None:
+        """What puts the values of a pass together, of a model that is divided."""
+        parallel = self._parallel()
+        if parallel is None:
+            return None
+
+        def scans(site: Site) -> tuple[Scan, Scan]:
+            inside = frozenset({(site.path, site.inside)}) if site.inside else NOWHERE
+            small, large = (self._scan(*self._sized(args, kwargs, sizes), inside) for sizes in self._sizes())
+            return small, large
+
+        return Divided(parallel, scans, self.__dict__.setdefault("_division", {}))
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: Inside = NOWHERE) -> Scan:
         key = signature((args, kwargs, self._root._module.training)), inside, state().autocast
@@ -250,7 +276,7 @@ class NNsight(Envoy):
                 copied.__dict__[name] = {}
             elif name == "_edits":
                 copied.__dict__[name] = value  # frozen, and its operations are known by identity
-            elif name != "_scanner_kept":
+            elif name not in ("_scanner_kept", "_parallel_kept"):
                 copied.__dict__[name] = deepcopy(value, memo)
         return copied
 
@@ -306,6 +332,7 @@ class NNsight(Envoy):
             rows,
             trained,
             None if rows is None else self._layout(args, named),
+            divided=self._divided(args, named),
         )
 
     def _layout(
@@ -344,6 +371,10 @@ class NNsight(Envoy):
             return tensor.new_zeros((sizes.batch, *tensor.shape[1:])) if tensor.ndim else tensor
 
         return map_tensors(sized, args), map_tensors(sized, kwargs)
+
+    def _written(self, options: dict[str, Any]) -> Any:
+        """How what several generations write is put together."""
+        raise InputError(f"{type(self._module).__name__} makes no tokens")
 
     def _generated(self) -> Any:
         """What a generation gave, as a traced value."""

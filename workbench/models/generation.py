@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from workbench.engine.batching import Rows
 from workbench.models.tokens import padding
+from workbench.tracing.progress import Bar
 
 LATER = "workbench_later"
 """Among the arguments of a scan: what is wanted is a step after the one that reads the prompt."""
@@ -61,18 +62,20 @@ class Generation:
         self._done: Tensor | None = None
         if getattr(config, "pad_token_id", None) is None and "pad_token_id" not in options:
             options["pad_token_id"] = padding(tokenizer)
+        self.filler: int = options.get("pad_token_id", getattr(config, "pad_token_id", 0))
 
     def run(self, inputs: dict[str, Any]) -> Any:
         """Generate for these prompts."""
         from transformers import StoppingCriteriaList
 
         criteria = self._options.get("stopping_criteria") or []
-        watch = _Watch(self.steps, self._see, bar=not self._stream)
+        bar = None if self._stream else Bar(self.steps or None, "generating", "token")
+        watch = _Watch(self._see, bar)
         options = {**self._options, "stopping_criteria": StoppingCriteriaList([*criteria, watch])}
         device = next(self._module.parameters()).device
         self._ends = self._ends.to(device)
         devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices) if self._seed is not None else nullcontext(), watch:
+        with torch.random.fork_rng(devices) if self._seed is not None else nullcontext(), bar or nullcontext():
             if self._seed is not None:
                 torch.manual_seed(self._seed)
             return self._module.generate(**inputs, **options)
@@ -102,24 +105,37 @@ class Generation:
             print(*texts, sep="\t", end="", flush=True)
 
 
+class Written(NamedTuple):
+    """What several generations wrote, put together: `path` is the site of it, `filler` stands behind an ended text, and
+    each prompt has `returned` texts."""
+
+    path: str
+    filler: int
+    returned: int
+
+    def evened(self, values: list[Any]) -> list[Any]:
+        """The same with tokens `(batch, position)` of one length."""
+        return [self._longer(each, max(map(_width, values))) for each in values]
+
+    def _longer(self, value: Any, width: int) -> Any:
+        missing = width - _width(value)
+        if not missing:
+            return value
+        if not isinstance(value, Tensor):
+            return type(value)(**{**value, "sequences": self._longer(value["sequences"], width)})
+        return torch.nn.functional.pad(value, (0, missing), value=self.filler)
+
+
+def _width(value: Any) -> int:
+    return (value if isinstance(value, Tensor) else value["sequences"]).shape[1]
+
+
 class _Watch:
     """Asked after each step whether to stop, which it never wants: it sees how far generation is."""
 
-    def __init__(self, steps: int, see: Callable[[Tensor], None], bar: bool) -> None:
-        self._steps = steps
+    def __init__(self, see: Callable[[Tensor], None], bar: Bar | None) -> None:
         self._see = see
-        self._shown = bar
-        self._bar: Any = None
-
-    def __enter__(self) -> None:
-        from tqdm.auto import tqdm
-
-        if self._shown:
-            self._bar = tqdm(total=self._steps or None, desc="generating", unit="token", delay=1, leave=False)
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar = bar
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         self._see(input_ids)

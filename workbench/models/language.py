@@ -21,7 +21,8 @@ from workbench.errors import InputError
 from workbench.models import containers  # noqa: F401  (registers how outputs and caches travel)
 from workbench.models.attention import PATTERN, eager
 from workbench.models.base import NNsight, Prepared
-from workbench.models.generation import LATER, Generation, forward_later
+from workbench.models.generation import LATER, Generation, Written, forward_later
+from workbench.models.images import IMAGES, Sight
 from workbench.models.naming import STANDARD, base_of, standard
 from workbench.models.opening import DEMO, Opening
 from workbench.models.tokens import (
@@ -58,6 +59,7 @@ class LanguageModel(NNsight):
         model: a hub id, a folder, `"workbench/demo-gpt2"`, a `PreTrainedConfig` (modules and shapes, no weights), or a
             model that is loaded already.
         tokenizer: the tokenizer, when it is not the one that lies beside the model.
+        processor: what makes the input of images, when it is not the one that lies beside the model.
         dispatch: load the weights at once.
         rename: other names for modules, as for `NNsight`.
         kwargs: passed on to `from_pretrained` (`dtype`, `device_map`, `revision`, `quantization_config`, …).
@@ -80,6 +82,7 @@ class LanguageModel(NNsight):
         model: Any,
         *,
         tokenizer: Any = None,
+        processor: Any = None,
         dispatch: bool = False,
         rename: Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -88,8 +91,11 @@ class LanguageModel(NNsight):
         own["_opening"] = None
         own["_opened_as"] = str(model) if isinstance(model, (str, PathLike)) else None
         module: Any = model
+        find = None
+        tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
         if not isinstance(model, nn.Module):
             opening = Opening(model, kwargs)
+            find = opening.processor
             tokenizer = opening.tokenizer() if tokenizer is None else tokenizer
             module = opening.weights() if dispatch else opening.modules()
             own["_opening"] = None if dispatch else opening
@@ -97,7 +103,9 @@ class LanguageModel(NNsight):
         takes = inspect.signature(base_of(module)[1].forward).parameters
         own["_decodes"] = "decoder_input_ids" in takes
         own["_takes_last"] = "logits_to_keep" in takes
-        own["_takes_positions"] = "position_ids" in takes
+        # Some count the positions of images and text by themselves, in three directions.
+        own["_takes_positions"] = "position_ids" in takes and not hasattr(_body(module), "get_rope_index")
+        own["_sight"] = Sight(type(base_of(module)[1]).__name__, takes, processor, find)
         own["_takes_mask"] = "attention_mask" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
         super().__init__(module, rename)
         self._give_generator()
@@ -111,11 +119,11 @@ class LanguageModel(NNsight):
         as `wb.ablate(…, positions=0)` do. Across `tracer.invoke(...)`s, positions are always each prompt's own.
 
         Args:
-            inputs: a prompt: text, a list of texts, token ids, chat messages, what a tokenizer returned; inputs by
-                name if left out: `input_ids=`, `pixel_values=`.
+            inputs: a prompt: text, a list of texts, token ids, chat messages, what a tokenizer returned; an image, or a
+                list of images, for a model that sees; inputs by name if left out: `input_ids=`, `pixel_values=`.
             invoker_args: for the tokenizer, as `{"max_length": 10, "truncation": True}`.
-            kwargs: `batch_size`, `scan`, `validate`, `trace` as there; `decoder_input_ids` of a model with a decoder
-                apart; anything else is the forward's.
+            kwargs: `batch_size`, `scan`, `validate`, `trace` as there; `images` that go with a text;
+                `decoder_input_ids` of a model with a decoder apart; anything else is the forward's.
 
         Example:
             >>> import workbench as wb
@@ -148,10 +156,13 @@ class LanguageModel(NNsight):
             return (), options  # inputs by name: input_ids=, pixel_values=
         if len(inputs) != 1:
             raise InputError(f"a language model takes one prompt (or one list of prompts), not {len(inputs)} arguments")
-        prompt, answer = inputs[0], options.pop(DECODED[0], None)
+        prompt, answer, images = inputs[0], options.pop(DECODED[0], None), options.pop(IMAGES, None)
         if isinstance(prompt, Mapping) and DECODED[0] in prompt:
             prompt, answer = {name: value for name, value in prompt.items() if name != DECODED[0]}, prompt[DECODED[0]]
-        encoded = encode(self.tokenizer, prompt, left=not self._decodes, **options)
+        left = not self._decodes
+        encoded = self._sight.encode(prompt, images, left, options)
+        if encoded is None:
+            encoded = encode(self.tokenizer, prompt, left=left, **options)
         config: Any = getattr(self._module, "config", None)
         if hasattr(config, "get_text_config"):
             config = config.get_text_config()
@@ -166,6 +177,11 @@ class LanguageModel(NNsight):
         if self._decodes and _length(encoded):
             encoded[DECODED[0]] = self._answered(answer, encoded["input_ids"].shape[0])
         return (), self._masked(encoded)
+
+    @property
+    def processor(self) -> Any:
+        """What makes the input of images, for a model that sees; None where there is none."""
+        return self._sight.processor
 
     def _answered(self, answer: Any, rows: int) -> Tensor:
         """What the decoder reads of each of these prompts: `(batch, position)`."""
@@ -264,6 +280,7 @@ class LanguageModel(NNsight):
         trace: bool = True,
         scan: bool = False,
         validate: bool = False,
+        batch_size: int | None = None,
         invoker_args: Mapping[str, Any] | None = None,
         stream: bool | Callable[[list[str]], object] = False,
         seed: int | None = None,
@@ -282,6 +299,8 @@ class LanguageModel(NNsight):
             inputs: as for `trace`; several by `tracer.invoke(...)`.
             trace: False runs at once and returns the tokens.
             scan: as for `trace`, of step 0; as are `validate` and `invoker_args`.
+            batch_size: prompts of the list that are run at once; what is saved is joined. Half as many where memory
+                runs out.
             stream: True prints the text as it comes; a function is called in each step with the new text of each row.
             seed: for sampling; the random state of the session is as before afterwards.
             remote: as for `trace`, as is `blocking`.
@@ -307,6 +326,7 @@ class LanguageModel(NNsight):
             options,
             scan=scan,
             validate=validate,
+            batch_size=batch_size,
             kind="generate",
             remote=remote,
             blocking=blocking,
@@ -322,6 +342,10 @@ class LanguageModel(NNsight):
         if hasattr(self._module, "generate") and "generator" not in self._children:
             self.__dict__["_apart"].add(GENERATOR)
             self.__dict__["generator"] = Envoy(nn.Identity(), GENERATOR, self)
+
+    def _written(self, options: dict[str, Any]) -> Written:
+        generation = Generation(self._module, self.tokenizer, options)
+        return Written(GENERATOR, generation.filler, generation.returned)
 
     def _generated(self) -> Any:
         if "generator" not in self._root.__dict__:
@@ -359,6 +383,7 @@ class LanguageModel(NNsight):
             finish=generator,
             ended=generation.ended,
             stepping=base_of(module)[0],
+            divided=self._divided(args, named),
             around=self._around,
         )
 
@@ -401,8 +426,12 @@ class LanguageModel(NNsight):
 
 def _routed(inputs: tuple[Any, ...], invoker_args: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for preparing the prompt, with those among the others that go with a prompt; they are taken out."""
-    given = {name: kwargs.pop(name) for name in DECODED[:1] if inputs and name in kwargs}
+    given = {name: kwargs.pop(name) for name in (DECODED[0], IMAGES) if inputs and name in kwargs}
     return {**given, **(invoker_args or {})}
+
+
+def _body(module: nn.Module) -> nn.Module:
+    return getattr(base_of(module)[1], "model", module)
 
 
 def _length(kwargs: Mapping[str, Any]) -> int:

@@ -66,7 +66,7 @@ class Opening:
         self._automodel = self._options.pop("automodel", None)
         self._bare = hasattr(source, "model_type")
         self.name = source.model_type if self._bare else _resolved(str(source))
-        self._adapter = None if self._bare else self._find_adapter()
+        self._adapter: Any = None
         self.config = source if self._bare else self._read_config()
 
     def _read_config(self) -> Any:
@@ -74,8 +74,15 @@ class Opening:
 
         given = self._options.get("config")
         if given is not None:
+            self._adapter = self._find_adapter()
             return given
         with self._words():
+            try:
+                return AutoConfig.from_pretrained(self.name, **self._hub)
+            except (OSError, ValueError) as error:
+                self._adapter = None if _unreachable(error) else self._find_adapter()
+                if self._adapter is None:
+                    raise
             return AutoConfig.from_pretrained(self._base, **self._hub)
 
     def _find_adapter(self) -> Any:
@@ -182,6 +189,19 @@ class Opening:
             ) from error
         return found
 
+    def processor(self) -> Any:
+        """What makes a model's input of images, beside the model."""
+        from transformers import AutoImageProcessor, AutoProcessor
+
+        reads = getattr(self.config, "vocab_size", None) is not None or hasattr(self.config, "text_config")
+        try:
+            return (AutoProcessor if reads else AutoImageProcessor).from_pretrained(self._text(), **self._hub)
+        except (OSError, ValueError, ImportError, TypeError, AttributeError, KeyError) as error:
+            raise InputError(
+                f"{self.name!r} has no processor for images that can be opened ({_first_line(error)}); pass one with "
+                "processor=AutoProcessor.from_pretrained(...), or give tensors by name: pixel_values="
+            ) from error
+
     def _text(self) -> str:
         """Where the tokenizer is: an adapter seldom has one of its own."""
         own = self._adapter is None or Path(self.name, "tokenizer_config.json").is_file()
@@ -242,7 +262,7 @@ def _why(source: str, error: BaseException) -> str:
             f"{source!r} is gated: its owners let in those who asked. Ask on the model's page, then sign in with "
             "`hf auth login`, or pass token="
         )
-    if kinds & _NO_NETWORK or "couldn't connect" in words or "offline mode" in words:
+    if _unreachable(error):
         return (
             f"the hub cannot be reached, and {source!r} is not on this machine: open it once with a network, give a "
             "folder with config.json and weights, or use 'workbench/demo-gpt2', which needs none"
@@ -256,6 +276,13 @@ def _why(source: str, error: BaseException) -> str:
 
 
 _NO_NETWORK = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError"})
+
+
+def _unreachable(error: BaseException) -> bool:
+    causes = _causes(error)
+    words = " ".join(map(str, causes))
+    named = _NO_NETWORK & {type(each).__name__ for each in causes}
+    return bool(named) or "couldn't connect" in words or "offline mode" in words
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -57,6 +57,7 @@ class Config:
 
     def __init__(self) -> None:
         self.API = Api(self)
+        self.show_status = True  # whether a line is printed for each status of a job
         self._own: dict[str, Any] = {}
 
     def set_default_api_key(self, key: str) -> None:

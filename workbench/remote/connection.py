@@ -64,6 +64,7 @@ class Connection:
         """A job's news until it ends. With `data` the job is sent first, and its news are the answer to that."""
         asked = {"Accept": protocol.EVENTS, protocol.JOB_HEADER: id, "Content-Type": protocol.REQUEST}
         give_up = _Patience(self)
+        ended = False
         while True:
             sending = data is not None and not after
             try:
@@ -77,10 +78,13 @@ class Connection:
                     for event in _events(answer.iter_bytes()):
                         give_up.again()
                         after = max(after, event.number)
+                        ended = event.status in protocol.ENDED
                         yield event
-                        if event.status in protocol.ENDED:
-                            return
+                if ended:  # and the stream with it, so that its connection can be used again
+                    return
             except _CUT as cut:
+                if ended:
+                    return
                 give_up.wait(cut, after > 0)
             else:
                 give_up.wait(None, True)

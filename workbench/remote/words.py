@@ -11,11 +11,13 @@ import torch
 
 from workbench import errors
 from workbench.errors import RemoteError, located
+from workbench.remote.config import CONFIG
 from workbench.remote.protocol import Event, Failure
 
 
 def _printed(job: str, event: Event) -> None:
-    print(line(job, event))
+    if CONFIG.show_status:
+        print(line(job, event))
 
 
 SHOW_STATUS: ContextVar[Callable[[str, Event], None]] = ContextVar("workbench.show_status", default=_printed)

@@ -25,6 +25,10 @@ from workbench.server.workers import Workers
 router = APIRouter()
 _bearer = HTTPBearer(auto_error=False, description="The key, as the operator gave it.")
 _ID = "^[0-9a-f]{32}$"
+_SMALL = 1 << 18
+"""Bytes of a result that is read at once, which is quicker than by pieces on another thread."""
+_UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""What keeps a proxy from holding back events."""
 
 
 def make_app(settings: Settings, workers: Workers | None = None, end: Callable[[], None] = lambda: None) -> FastAPI:
@@ -113,6 +117,18 @@ def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": _REFUSALS[code]} for code in (400, 401, 422, *codes)}
 
 
+def _links() -> dict[str, Any]:
+    """Where one goes from a job that was accepted."""
+    ways = {"job": "get", "events": "get", "result": "get", "delete": "delete"}
+    return {
+        name: {
+            "operationRef": f"#/paths/~1v1~1jobs~1{{id}}{'' if name in ('job', 'delete') else f'~1{name}'}/{method}",
+            "parameters": {"id": "$response.body#/id"},
+        }
+        for name, method in ways.items()
+    }
+
+
 @router.get("/", response_class=HTMLResponse, summary="Status page")
 async def page(desk: At) -> str:
     """Hosted models, the queue, and what runs, for a person."""
@@ -132,6 +148,7 @@ async def models(desk: At, owner: Owner) -> Hosted:
             ModelView(key=key, loaded=key in loaded, bytes=alone.get(key), queued=queued.count(key))
             for key in (model.key for model in desk.settings.models)
         ],
+        functions=sorted({name for seat in seats for name in seat.get("functions", ())}),
     )
 
 
@@ -140,7 +157,7 @@ async def models(desk: At, owner: Owner) -> Hosted:
     status_code=202,
     response_model=Job,
     summary="Send a job",
-    responses=_refusals(404, 409, 413, 429),
+    responses={202: {"links": _links()}, **_refusals(404, 409, 413, 429)},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -159,7 +176,7 @@ async def send(
     """A request, as packed by the client. With `Accept: text/event-stream` the answer is the job's news."""
     data = await _body(request, desk.limits.body)
     row = await desk.accept(x_workbench_job or uuid.uuid4().hex, owner, data)
-    headers = {"Location": f"{protocol.JOBS}/{row.id}", protocol.JOB_HEADER: row.id}
+    headers = {"Location": f"{protocol.JOBS}/{row.id}", protocol.JOB_HEADER: row.id, **_UNBUFFERED}
     if protocol.EVENTS in request.headers.get("accept", ""):
         return StreamingResponse(desk.news(row, 0), media_type=protocol.EVENTS, headers=headers)
     return JSONResponse(desk.view(row).model_dump(), 202, headers)
@@ -191,7 +208,7 @@ async def events(
 ) -> StreamingResponse:
     """Server-sent events, each an `Event`, until the job ends. `Last-Event-ID` goes on behind a cut."""
     after = int(last_event_id) if last_event_id is not None and re.fullmatch("[0-9]{1,9}", last_event_id) else 0
-    return StreamingResponse(desk.news(desk.job(id, owner), after), media_type=protocol.EVENTS)
+    return StreamingResponse(desk.news(desk.job(id, owner), after), media_type=protocol.EVENTS, headers=_UNBUFFERED)
 
 
 @router.get(
@@ -204,7 +221,7 @@ async def events(
         **_refusals(404, 408, 409, 410, 413, 416, 429),
     },
 )
-async def result(desk: At, owner: Owner, id: JobId) -> Response:
+async def result(request: Request, desk: At, owner: Owner, id: JobId) -> Response:
     """The values, whole or by `Range`; the `ETag` is the sha256 of the whole."""
     row = desk.job(id, owner)
     if row.failure is not None:
@@ -214,7 +231,10 @@ async def result(desk: At, owner: Owner, id: JobId) -> Response:
     path = desk.files.result(row.id)
     if not path.exists():
         raise HTTPException(410, "this result was deleted; run the job again")
-    return FileResponse(path, media_type=protocol.OUTCOME, headers={"ETag": f'"{row.sha256}"'})
+    headers = {"ETag": f'"{row.sha256}"', "Accept-Ranges": "bytes"}
+    if (row.bytes or 0) <= _SMALL and "range" not in request.headers:
+        return Response(path.read_bytes(), media_type=protocol.OUTCOME, headers=headers)
+    return FileResponse(path, media_type=protocol.OUTCOME, headers=headers)
 
 
 @router.delete("/v1/jobs/{id}", responses=_refusals(404), summary="Cancel, or delete, a job")

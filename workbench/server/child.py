@@ -29,16 +29,24 @@ class Child:
         limits: what jobs may use, as plain data, for the load message.
         functions: a file of the operator's with functions that traces may name.
         errors: where its standard error goes; None for this process's own.
+        rank: of one of several that share the models, its number, how many there are, and the file where they meet.
     """
 
     def __init__(
-        self, limits: Mapping[str, Any] | None = None, functions: str | None = None, errors: Any = None
+        self,
+        limits: Mapping[str, Any] | None = None,
+        functions: str | None = None,
+        errors: Any = None,
+        rank: tuple[int, int, str] | None = None,
     ) -> None:
         self.bytes = 0
         self.models: tuple[Model, ...] = ()
+        self.functions: list[str] = []
+        self.shut: list[str] = []
         self._limits = dict(limits or {})
         self._functions = functions
         self._errors = errors
+        self._rank = rank
         self._process: asyncio.subprocess.Process | None = None
         self._cancelled: set[str] = set()
         self._running: set[str] = set()
@@ -71,13 +79,16 @@ class Child:
                 "models": [{"key": model.key, "options": model.options} for model in models],
                 "limits": self._limits,
                 "functions": self._functions,
+                "rank": self._rank,
             }
         )
-        said = await self._within(self._hear(), seconds)
+        said = await self._within(self._hear(), seconds, seconds)
         if said["event"] != "loaded":
             await self.kill()
             raise Lost(str(said.get("why", f"the worker said {said['event']!r} where it should have loaded")))
         self.models, self.bytes = tuple(models), int(said["bytes"])
+        self.functions = [str(name) for name in said.get("functions", ())]
+        self.shut = [str(words) for words in said.get("shut", ())]
         return self.bytes
 
     async def run(self, tasks: Sequence[Task], deadline: float, on_event: OnEvent) -> bool:
@@ -92,13 +103,18 @@ class Child:
             }
         )
         try:
-            return await self._within(self._follow(on_event), deadline * max(1, len(tasks)) + _GRACE)
+            return await self._follow(on_event, deadline)
         finally:
             self._running = set()
 
-    async def _follow(self, on_event: OnEvent) -> bool:
+    async def _follow(self, on_event: OnEvent, deadline: float) -> bool:
+        """What happens, until the worker is idle. From one job's beginning or end to the next is the time of a job."""
+        now = asyncio.get_running_loop().time
+        due = now() + deadline + _GRACE
         while True:
-            said = await self._hear()
+            said = await self._within(self._hear(), max(0.0, due - now()), deadline)
+            if said["event"] != "log":
+                due = now() + deadline + _GRACE
             if said["event"] == "idle":
                 self.bytes = int(said.get("bytes", self.bytes))
                 return bool(said.get("clean", True))
@@ -163,12 +179,12 @@ class Child:
         await self._process.wait()
         raise Lost(self._ended())
 
-    async def _within(self, what: Any, seconds: float) -> Any:
+    async def _within(self, what: Any, seconds: float, allowed: float) -> Any:
         try:
             return await asyncio.wait_for(what, seconds)
         except TimeoutError:
             await self.kill()
-            raise Late(f"it took longer than {seconds - _GRACE:.0f} seconds, which is the limit here") from None
+            raise Late(f"it took longer than {allowed:.0f} seconds, which is the limit here") from None
 
     def _ended(self) -> str:
         if self._why is not None:

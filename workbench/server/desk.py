@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from fastapi.sse import format_sse_event
 
 from workbench.graph.limits import Limits, Refused
-from workbench.graph.package import peek
+from workbench.graph.package import look
 from workbench.remote import protocol
 from workbench.remote.protocol import Event, Job
 from workbench.server.auth import Keys
@@ -20,6 +20,7 @@ from workbench.server.results import Files
 from workbench.server.scheduler import Scheduler
 from workbench.server.settings import Settings
 from workbench.server.store import Row, Store
+from workbench.server.together import kin
 from workbench.server.workers import Lost, Workers
 
 LOG = logging.getLogger("workbench.server")
@@ -40,6 +41,7 @@ class Desk:
             settings.limits,
             None if settings.functions is None else str(settings.functions),
             settings.folder / "workers.log",
+            settings.ranks,
         )
         self.scheduler = Scheduler(
             self.store, self.files, self.workers, self.tell, settings.seconds, settings.keep, settings.together
@@ -104,12 +106,12 @@ class Desk:
                 watch.clear()
                 events = self.store.events(row.id, last)
                 position = self.scheduler.position(row) if not events or events[-1].status == "QUEUED" else None
-                for event in events:
-                    last = event.number
-                    if event is events[-1] and event.status == "QUEUED":
-                        event.position = place = position
-                    yield _sse(event)
-                    if event.status in protocol.ENDED:
+                if events:  # what is there goes out at once: each piece wakes the reader
+                    last = events[-1].number
+                    if events[-1].status == "QUEUED":
+                        events[-1].position = place = position
+                    yield b"".join(map(_sse, events))
+                    if events[-1].status in protocol.ENDED:
                         return
                 if len(events) == 500:
                     continue
@@ -154,25 +156,23 @@ class Desk:
         if self.scheduler.waiting(owner) >= self.settings.queue:
             raise HTTPException(429, f"{self.settings.queue} of your jobs are queued; wait until some have run")
         try:
-            models = (
-                peek(data, self.limits) if len(data) < 1 << 20 else await asyncio.to_thread(peek, data, self.limits)
-            )
+            small = len(data) < 1 << 20
+            request = look(data, self.limits) if small else await asyncio.to_thread(look, data, self.limits)
         except Refused as refused:
             raise HTTPException(refused.status, str(refused)) from refused
-        unknown = sorted(set(models) - self.hosted)
-        if unknown or not models:
+        keys = frozenset(request.models)
+        unknown = sorted(keys - self.hosted)
+        if unknown:
             raise HTTPException(
                 404,
-                f"this server does not host {' and '.join(unknown) or 'what no model is named for'}; "
-                f"it hosts {', '.join(sorted(self.hosted))}",
+                f"this server does not host {' and '.join(unknown)}; it hosts {', '.join(sorted(self.hosted))}",
             )
-        keys = frozenset(models)
         if len(keys) > 1:
             await self.ready.wait()
         why = self.workers.can_host(keys)
         if why is not None:
             raise HTTPException(422, why)
-        if len(data) < 1 << 20:
+        if small:
             self.files.keep(id, data)
         else:
             await asyncio.to_thread(self.files.keep, id, data)
@@ -180,6 +180,7 @@ class Desk:
         if known is not None:
             return self._same(known, owner)
         row = self.store.add(id, owner, sorted(keys))
+        row.kin = kin(request) if self.settings.together > 1 else None
         self.scheduler.put(row)
         return row
 

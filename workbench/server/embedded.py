@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.server.child import Child
+from workbench.server.ranks import Ranks, worker
 from workbench.server.workers import Lost, Model, OnEvent, Task
 
 LOG = logging.getLogger("workbench.server")
@@ -18,7 +19,7 @@ LOG = logging.getLogger("workbench.server")
 class Seat:
     """A worker's place: the models it hosts, its process, and whether it is taken."""
 
-    def __init__(self, keys: frozenset[str], child: Child, bytes: int, used: int) -> None:
+    def __init__(self, keys: frozenset[str], child: Child | Ranks, bytes: int, used: int) -> None:
         self.keys = keys
         self.child = child
         self.bytes = bytes
@@ -36,6 +37,7 @@ class Embedded:
         limits: what a job may use, as plain data, handed to each worker.
         functions: a file of the operator's with functions that traces may name.
         errors: the file that takes the workers' standard error.
+        ranks: how many processes share each model.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Embedded:
         limits: Mapping[str, Any] | None = None,
         functions: str | None = None,
         errors: Path | None = None,
+        ranks: int = 1,
     ) -> None:
+        self._ranks = ranks
         self._memory = memory
         self._limits = limits or {}
         self._functions = functions
@@ -148,12 +152,13 @@ class Embedded:
         return await self._open(keys)
 
     async def _open(self, keys: frozenset[str]) -> Seat:
-        child = Child(self._limits, self._functions, self._errors)
+        child = worker(self._limits, self._functions, self._errors, self._ranks)
         seat = self._seats[keys] = Seat(keys, child, self._size(keys), next(self._clock))
         seat.busy = True
         try:
             await child.start()
             seat.bytes = await child.load([self._models[key] for key in sorted(keys)])
+            LOG.info("%s: ready; around its jobs: %s", ", ".join(sorted(keys)), "; ".join(child.shut) or "no walls")
         except BaseException:
             await self._close(seat)
             raise
@@ -190,6 +195,7 @@ class Embedded:
                 "busy": seat.busy,
                 "jobs": list(seat.jobs),
                 "done": seat.done,
+                "functions": seat.child.functions,
                 "pid": seat.child.pid,
             }
             for seat in self._seats.values()

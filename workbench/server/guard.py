@@ -6,7 +6,7 @@ its paths are looked up, its options are from a list, and what it would allocate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from workbench.engine.divided import local
 from workbench.engine.execution import Execution
 from workbench.engine.frame import MISSING, Frame
 from workbench.engine.plan import Plan, plan
@@ -298,6 +299,11 @@ class Watched(Execution):
         self._executed = 0
         self._most = checked.limits.memory
 
+    def execute_all(self, ids: Sequence[int], frame: Frame) -> None:
+        """Run nodes one by one: none goes by without being looked at."""
+        for id in ids:
+            self.execute(id, frame)
+
     def execute(self, id: int, frame: Frame) -> None:
         """Run one node, and look at what it gave."""
         self._executed += 1
@@ -338,5 +344,5 @@ def parameters_of(models: Iterable[NNsight]) -> int:
     """Bytes of the models' parameters and buffers, shared ones once."""
     found: dict[int, Tensor] = {}
     for model in models:
-        found |= {id(each): each for each in (*model._module.parameters(), *model._module.buffers())}
+        found |= {id(each): local(each) for each in (*model._module.parameters(), *model._module.buffers())}
     return sum(tensor.numel() * tensor.element_size() for tensor in found.values())

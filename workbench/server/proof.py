@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, _tensor_str, nn
 
+from workbench.engine.divided import local
 from workbench.engine.shadow import restored
 
 _HOOKS = (
@@ -32,11 +33,14 @@ class Proof:
 
     def __init__(self, roots: Sequence[nn.Module]) -> None:
         self._roots = list(roots)
+        # A module that comes or goes is seen by its parent's children, so the list itself need not be made again.
+        self._all = [(index, path, each) for index, root in enumerate(roots) for path, each in root.named_modules()]
+        self._parameters = [each for root in roots for each in root.parameters()]
         self._state = _state()
         self._random = _random_state()
         self._modules = self._look()
         self._sums = self.sums()
-        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+        self.bytes = sum(own.numel() * own.element_size() for own in map(local, self._tensors()))
 
     @contextmanager
     def job(self) -> Iterator[None]:
@@ -53,9 +57,8 @@ class Proof:
                 self._put_back()
 
     def _put_back(self) -> None:
-        for root in self._roots:
-            for parameter in root.parameters():
-                parameter.grad = None
+        for parameter in self._parameters:
+            parameter.grad = None
         for name, value in self._state.items():
             setter = _SETTERS.get(name)
             if setter is not None and _READ[name]() != value:
@@ -102,14 +105,11 @@ class Proof:
         return list(found.values())
 
     def _look(self) -> dict[tuple[int, str], dict[str, Any]]:
-        return {
-            (index, path): _looked_at(module)
-            for index, root in enumerate(self._roots)
-            for path, module in root.named_modules()
-        }
+        settings: dict[int, Any] = {}  # many modules share one
+        return {(index, path): _looked_at(module, settings) for index, path, module in self._all}
 
 
-def _looked_at(module: nn.Module) -> dict[str, Any]:
+def _looked_at(module: nn.Module, settings: dict[int, Any]) -> dict[str, Any]:
     attributes = vars(module)
     return {
         "id": id(module),
@@ -118,7 +118,7 @@ def _looked_at(module: nn.Module) -> dict[str, Any]:
         "forward": id(attributes["forward"]) if "forward" in attributes else None,
         "children": [(name, id(child)) for name, child in module._modules.items()],
         "hooks": [list(attributes.get(name, ())) for name in _HOOKS],
-        "settings": [_plain(attributes.get(name)) for name in ("config", "generation_config")],
+        "settings": [_plain(attributes.get(name), settings) for name in ("config", "generation_config")],
         **{f"parameter {name}": _tensor(tensor) for name, tensor in module._parameters.items()},
         **{f"buffer {name}": _tensor(tensor) for name, tensor in module._buffers.items()},
     }
@@ -128,16 +128,19 @@ def _tensor(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
     return (
-        id(tensor), tensor.data_ptr(), tensor._version, tuple(tensor.shape), tensor.stride(), tensor.dtype,
+        id(tensor), local(tensor).data_ptr(), tensor._version, tuple(tensor.shape), tensor.stride(), tensor.dtype,
         tensor.device, tensor.requires_grad, tensor.grad is None, not tensor._backward_hooks,
     )  # fmt: skip
 
 
-def _plain(settings: Any) -> Any:
+def _plain(settings: Any, known: dict[int, Any]) -> Any:
     """A configuration's values that can be compared."""
     if settings is None:
         return None
-    return {name: repr(value) for name, value in vars(settings).items() if isinstance(value, _COMPARED)}
+    if id(settings) not in known:
+        own = vars(settings).items()
+        known[id(settings)] = {name: repr(value) for name, value in own if isinstance(value, _COMPARED)}
+    return known[id(settings)]
 
 
 _COMPARED = (bool, int, float, str, list, dict, type(None), torch.dtype)
@@ -151,6 +154,7 @@ def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str
 
 def checksum(tensor: Tensor) -> int:
     """A number that changes when any element does."""
+    tensor = local(tensor.detach())
     if tensor.is_meta or not tensor.numel():
         return 0
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)

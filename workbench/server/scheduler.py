@@ -13,7 +13,7 @@ from workbench.remote.protocol import Failure
 from workbench.server.child import Late
 from workbench.server.results import Files
 from workbench.server.store import Row, Store
-from workbench.server.workers import Lost, Task, Workers
+from workbench.server.workers import Lost, Task, Unreachable, Workers
 
 LOG = logging.getLogger("workbench.server")
 ATTEMPTS = 3
@@ -38,6 +38,11 @@ class Line:
         """Queue a job behind its key's others, or, to run it once more, before them."""
         queue = self._queues.setdefault(row.owner, deque())
         queue.appendleft(row) if front else queue.append(row)
+
+    @property
+    def next(self) -> Row:
+        """The job that `take` gives."""
+        return next(iter(self._queues.values()))[0]
 
     def take(self) -> Row:
         """The next job; its key goes to the end of the turn."""
@@ -104,6 +109,7 @@ class Scheduler:
         self._deadline, self._keep, self._together = deadline, keep, together
         self._lines: dict[frozenset[str], Line] = {}
         self._alone: set[str] = set()
+        self._begun: set[str] = set()
         self.running: dict[str, Row] = {}
         self._cancelled: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,7 +154,8 @@ class Scheduler:
         """End a job: at once if it waits, as soon as it can be if it runs."""
         if row.id in self.running:
             self._cancelled.add(row.id)
-            self._workers.cancel(row.id)
+            if row.id in self._begun:  # else as soon as it is its turn in its worker
+                self._workers.cancel(row.id)
             return
         line = self._lines.get(frozenset(row.models))
         if line is not None and line.remove(row.id):
@@ -167,7 +174,7 @@ class Scheduler:
             await self._wake.wait()
             self._wake.clear()
             for keys in sorted(self._lines, key=lambda keys: self._lines[keys].oldest):
-                if self._workers.free(keys):
+                while keys in self._lines and self._workers.free(keys):
                     rows = self._next(keys)
                     task = asyncio.create_task(self._serve(keys, rows))
                     self._tasks.add(task)
@@ -183,12 +190,16 @@ class Scheduler:
     def _next(self, keys: frozenset[str]) -> list[Row]:
         line = self._lines[keys]
         rows = [line.take()]
-        while line and len(rows) < self._together and rows[-1].id not in self._alone:
+        while line and len(rows) < self._together and self._akin(rows[0], line.next):
             rows.append(line.take())
         self._tidy(keys)
         for row in line:
             self._tell(row.id)  # it has moved up
         return rows
+
+    def _akin(self, one: Row, other: Row) -> bool:
+        """Whether two jobs may share a forward pass."""
+        return one.kin is not None and one.kin == other.kin and self._alone.isdisjoint((one.id, other.id))
 
     def _tidy(self, keys: frozenset[str]) -> None:
         if not self._lines[keys]:
@@ -198,18 +209,19 @@ class Scheduler:
         tasks = [Task(row.id, self._files.request(row.id), self._files.draft(row.id, row.attempts + 1)) for row in rows]
         by_id = {row.id: (row, task) for row, task in zip(rows, tasks, strict=True)}
         self.running |= {row.id: row for row in rows}
-        begun: set[str] = set()
         published: list[asyncio.Task[None]] = []
 
         def on_event(id: str, said: dict[str, Any]) -> None:
             row, task = by_id[id]
             match said["event"]:
                 case "running":
-                    if id not in begun:
-                        begun.add(id)
+                    if id not in self._begun:
+                        self._begun.add(id)
                         row.attempts += 1
                         self._store.begin(id)
                         self._tell(id)
+                    if id in self._cancelled:
+                        self._workers.cancel(id)
                 case "log":
                     self._store.log(id, [str(said.get("line", ""))])
                     self._tell(id)
@@ -221,7 +233,7 @@ class Scheduler:
                     self._fail(row, _failure(said))
 
         try:
-            await self._workers.submit(keys, tasks, self._deadline * len(rows), on_event)
+            await self._workers.submit(keys, tasks, self._deadline, on_event)
             await asyncio.gather(*published)
             for row in rows:
                 if row.id in self.running:
@@ -230,10 +242,12 @@ class Scheduler:
             await asyncio.gather(*published)
             for row in rows:
                 if row.id in self.running:
-                    if isinstance(lost, Late):
+                    if isinstance(lost, Late) and len(rows) == 1:
                         self._fail(row, Failure(kind="TimeoutError", message=f"{lost}; do less in one job", status=408))
+                    elif isinstance(lost, Unreachable):
+                        self._fail(row, Failure(kind="ConnectionError", message=f"{lost}; send it later", status=409))
                     else:
-                        if row.id not in begun:
+                        if row.id not in self._begun:
                             row.attempts += 1
                             self._store.begin(row.id)
                         self._lost(row, str(lost))
@@ -246,6 +260,7 @@ class Scheduler:
             for row in rows:
                 self.running.pop(row.id, None)
                 self._cancelled.discard(row.id)
+                self._begun.discard(row.id)
             self._wake.set()
 
     async def _publish(self, row: Row, task: Task) -> None:

@@ -19,7 +19,8 @@ class Settings:
 
     `folder` holds jobs and results; `memory` is a budget of bytes for all hosted models, `seconds` what a job may
     take, `keep` for how many seconds a result is there, `queue` how many jobs a key may have waiting, `together` how
-    many queued jobs of one model may share a forward pass, `limits` what else a job may use.
+    many queued jobs of one model may share a forward pass, `ranks` over how many processes each model is divided,
+    `limits` what else a job may use.
     """
 
     models: tuple[Model, ...]
@@ -33,11 +34,14 @@ class Settings:
     queue: int = 1000
     together: int = 1
     functions: Path | None = None
+    ranks: int = 1
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.models:
             raise InputError("a server hosts at least one model: workbench serve workbench/demo-gpt2")
+        if self.ranks < 1:
+            raise InputError(f"a model is divided over at least one process, not {self.ranks}")
         keys = [model.key for model in self.models]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:

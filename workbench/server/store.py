@@ -47,6 +47,7 @@ class Row:
     sha256: str | None = None
     expires: float | None = None
     number: int = 0
+    kin: Any = None  # not kept: jobs of the same may share a forward pass; None for one that is run alone
 
 
 class Store:

@@ -12,14 +12,15 @@ import runpy
 import select
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.graph.limits import Limits, Refused, size_text
+from workbench.server.workers import Task
 
 _IDLE = 5.0
 """Seconds without work after which the contents of all weights are looked at."""
@@ -45,74 +46,139 @@ class Worker:
         self._proof: Any = None
         self._fitting: set[bytes] = set()
         self._unlooked = False
+        self._independent: dict[Any, bool] = {}
         self._running = False
-        self._due = 0.0
+        self._agree: Callable[[Any], None] = lambda models: None
+        self._leads = True  # of several processes that share the models, the first one's results count
 
     # ---- messages
 
-    def load(self, models: list[Mapping[str, Any]], limits: Mapping[str, Any], functions: str | None = None) -> None:
-        """Open the models, then shut what jobs do not need."""
+    def load(
+        self,
+        models: list[Mapping[str, Any]],
+        limits: Mapping[str, Any],
+        functions: str | None = None,
+        rank: tuple[int, int, str] | None = None,
+    ) -> None:
+        """Open the models, or this process's part of them, then shut what jobs do not need."""
+        from workbench.graph.allowed import offered
         from workbench.server.guard import parameters_of
         from workbench.server.proof import Proof
-        from workbench.server.sandbox import shut
+        from workbench.server.sandbox import KEPT, shut
 
         self._limits = Limits.read(limits)
         if functions:
             runpy.run_path(functions)
+        divided: dict[str, Any] = {}
+        if rank is not None:
+            from workbench.server import share
+
+            share.join(rank)
+            divided, self._agree, self._leads = share.shares(rank[1]), share.agree, rank[0] == 0
         for each in models:
-            self._models[each["key"]] = opened(each["key"], each.get("options") or {})
+            self._models[each["key"]] = opened(each["key"], {**(each.get("options") or {}), **divided})
         for model in self._models.values():
             _warm(model)
         size = parameters_of(self._models.values())
-        unlimited = limits.get("sandbox") is False  # ranks of a divided model speak to each other
-        taken = [] if unlimited else shut(self._limits.memory, self._limits.result + (64 << 20))
+        if rank is not None:
+            KEPT.update(share.connections())
+        taken = shut(self._limits.memory, self._limits.result + (64 << 20))
         self._proof = Proof([model._module for model in self._models.values()])
-        self._say({"event": "loaded", "bytes": size, "shut": taken})
+        self._say({"event": "loaded", "bytes": size, "shut": taken, "functions": sorted(offered())})
 
     def run(self, jobs: list[Mapping[str, str]], deadline: float) -> None:
-        """Run jobs one after the other."""
-        clean = True
-        for each in jobs:
-            clean = self._job(each["job"], Path(each["request"]), Path(each["result"]), deadline) and clean
+        """Run jobs: those that can share a forward pass together, the others one after the other. The first after
+        which the worker is not as before is the last; of the jobs behind it nothing is said."""
+        tasks = [Task(each["job"], Path(each["request"]), Path(each["result"])) for each in jobs]
+        clean, alone = True, tasks
+        if len(tasks) > 1:
+            clean, alone = self._shared(tasks, deadline)
+        for task in alone:
+            clean = clean and self._job(task, deadline)
         self._say({"event": "idle", "clean": clean, "bytes": self._proof.bytes})
 
-    def _job(self, job: str, request: Path, result: Path, deadline: float) -> bool:
+    def _shared(self, tasks: list[Task], deadline: float) -> tuple[bool, list[Task]]:
+        """Run jobs by one pass. Gives whether nothing was left behind, and the jobs that are still to be run.
+
+        Nothing is told of a job before all is well, so that one which fails spoils no other: each then runs by itself.
+        """
+        from workbench.graph.package import unpack
+        from workbench.server.sandbox import may_write
+        from workbench.server.together import Apart, kin, run_together
+
+        for task in tasks:
+            self._say({"event": "running", "job": task.job})
+        try:
+            with self._timed(deadline):
+                asked = [unpack(task.request.read_bytes(), self._limits) for task in tasks]
+                if kin(asked[0]) is None or len(set(map(kin, asked))) > 1:
+                    raise Apart("their inputs cannot be joined")
+                came = run_together(asked, self._models, self._limits, self._fitting, self._independent)
+                done = [
+                    (self._packed(part, out) if self._leads else b"", lines)
+                    for part, (out, lines) in zip(asked, came, strict=True)
+                ]
+        except Cancelled as error:
+            for task in tasks:
+                self._say({"event": "error", "job": task.job, **told(error)})
+            return not self._found("several jobs", False), []
+        except Exception as error:
+            print(f"{len(tasks)} jobs run apart: {type(error).__name__}: {error}"[:500], file=sys.stderr, flush=True)
+            return not self._found("several jobs", False), tasks
+        if self._found("several jobs", False):
+            return False, []
+        for task, (data, lines) in zip(tasks, done, strict=True):
+            if self._leads:
+                may_write(task.result)
+                task.result.write_bytes(data)
+            for line in lines:
+                self._say({"event": "log", "job": task.job, "line": line})
+            self._say({"event": "done", "job": task.job})
+        return True, []
+
+    def _job(self, task: Task, deadline: float) -> bool:
         """One job; gives whether nothing was left behind."""
         from workbench.server.sandbox import may_write
 
+        job = task.job
         self._say({"event": "running", "job": job})
         doubtful = True
         ending: dict[str, Any]
-        self._due = time.monotonic() + deadline
-        part = result.with_name(result.name + ".part")
-        may_write(part)
+        may_write(task.result)
         try:
-            with self._proof.job(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                signal.setitimer(signal.ITIMER_REAL, deadline)
-                self._running = True
-                try:
-                    doubtful = self._compute(job, request, part)
-                finally:
-                    self._running = False
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+            with self._timed(deadline):
+                doubtful = self._compute(job, task.request, task.result)
             ending = {"event": "done", "job": job}
         except (Exception, Cancelled) as error:
-            self._running = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
             ending = {"event": "error", "job": job, **told(error, self._limits.memory)}
-        found = self._proof.differences(contents=doubtful)
-        self._unlooked = True
-        if found:
-            print(f"after job {job}: {'; '.join(found)}", file=sys.stderr, flush=True)
-        if ending["event"] == "done":
-            part.rename(result)
+        found = self._found(f"job {job}", doubtful)
         self._say(ending)
         return not found
 
-    def _compute(self, job: str, request: Path, part: Path) -> bool:
-        from workbench.graph.package import pack_outcome, unpack
-        from workbench.graph.source import where
+    @contextmanager
+    def _timed(self, deadline: float) -> Iterator[None]:
+        """Runs what is inside as a job: in its time, with random numbers of its own, to be cancelled."""
+        with self._proof.job(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            signal.setitimer(signal.ITIMER_REAL, deadline)
+            self._running = True
+            try:
+                self._agree(self._models.values())
+                yield
+            finally:
+                self._running = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _found(self, after: str, contents: bool) -> list[str]:
+        """What is not as it was."""
+        found = self._proof.differences(contents=contents)
+        self._unlooked = True
+        if found:
+            print(f"after {after}: {'; '.join(found)}", file=sys.stderr, flush=True)
+        return found
+
+    def _compute(self, job: str, request: Path, result: Path) -> bool:
+        from workbench.graph.package import unpack
         from workbench.server.execute import execute
 
         asked = unpack(request.read_bytes(), self._limits)
@@ -121,10 +187,16 @@ class Worker:
             self._say({"event": "log", "job": job, "line": line})
 
         outcome, checked = execute(asked, self._models, self._limits, log, self._fitting)
-        nodes = asked.graph.nodes
-        data = pack_outcome(outcome, self._limits.result, lambda id: f"({where(nodes[id].line)})")
-        part.write_bytes(data)
+        if self._leads:
+            result.write_bytes(self._packed(asked, outcome))
         return checked.doubtful
+
+    def _packed(self, asked: Any, outcome: Any) -> bytes:
+        from workbench.graph.package import pack_outcome
+        from workbench.graph.source import where
+
+        nodes = asked.graph.nodes
+        return pack_outcome(outcome, self._limits.result, lambda id: f"({where(nodes[id].line)})")
 
     def idle(self) -> None:
         """Nothing was asked for a while: look at the contents of all weights."""
@@ -203,8 +275,9 @@ def _warm(model: Any) -> None:
 
 def main() -> None:
     """Serve the pipe until it closes."""
-    from workbench.server.sandbox import KEPT
+    from workbench.server.sandbox import KEPT, die_with_parent
 
+    die_with_parent()
     heard, told_to = os.dup(0), os.dup(1)
     KEPT.update((heard, told_to))
     null = os.open(os.devnull, os.O_RDONLY)

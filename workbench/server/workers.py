@@ -93,3 +93,7 @@ class Workers(Protocol):
 
 class Lost(Exception):
     """The worker died, was killed at its deadline, or could not be started; the message says which, in words."""
+
+
+class Unreachable(Lost):
+    """There has been nobody to run it, for as long as there is patience; the message says why, in words."""

@@ -8,7 +8,7 @@ import sysconfig
 from functools import cache
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,27 @@ class Creation(TorchFunctionMode):
         if _EINOPS not in sys.modules and "einops._backends" in sys.modules:
             import_module(_EINOPS)
 
+    def __enter__(self) -> Self:
+        try:
+            _push(self)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave, if it was entered, wherever it stands: coroutines that take turns do not leave in order."""
+        if not any(_at(index) is self for index in range(_count())):
+            return
+        above: list[Any] = []
+        while (top := _pop()) is not self:
+            above.append(top)
+        for mode in reversed(above):
+            _push(mode)
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -37,7 +58,8 @@ class Creation(TorchFunctionMode):
             if recorder is not None and not _library(sys._getframe(1).f_code.co_filename):
                 return recorder.add(ops.of(func), args, kwargs)
         if func is _set_grad_enabled:
-            self._gradients_set(args[0], sys._getframe(1))
+            func(*args)  # first of all: should an interrupt come, it is set
+            return self._gradients_set(args[0], sys._getframe(1))
         if func in _INDEXING:  # a real tensor indexed by a traced value, or given one
             recorder = CURRENT.get()
             if recorder is not None and any(map(_traced, args[1:])):
@@ -64,6 +86,10 @@ class Creation(TorchFunctionMode):
             recorder.asked_grad = self._asked.pop(id(context), None)
 
 
+_push: Any = torch._C._push_on_torch_function_stack
+_pop: Any = torch._C._pop_torch_function_stack
+_at: Any = torch._C._get_function_stack_at
+_count: Any = torch._C._len_torch_function_stack
 _EINOPS = "workbench.tracing.einops_backend"
 _set_grad_enabled = torch._C._set_grad_enabled
 _GRAD_MODE = torch.autograd.grad_mode.__file__

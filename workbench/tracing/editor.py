@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -26,25 +25,32 @@ class Editor:
         self._model = model if inplace else model._view()
         self._recorder = Recorder(self._model, Proxy)
         self._creation = Creation()
-        self._token: Token[Recorder | None] | None = None
+        self._entered = False
 
     def __enter__(self) -> NNsight:
         if CURRENT.get() is not None:
             raise NotTracingError("a trace is open here; an edit is written outside of traces")
-        if self._recorder.finished or self._token is not None:
+        if self._recorder.finished or self._entered:
             raise NotTracingError("this edit was written already; call .edit() again")
-        self._token = CURRENT.set(self._recorder)
-        self._creation.__enter__()
-        if self._remote:
-            self._recorder.check = checked(self._recorder)
+        self._entered = True
+        try:
+            CURRENT.set(self._recorder)
+            self._creation.__enter__()
+            if self._remote:
+                self._recorder.check = checked(self._recorder)
+        except BaseException:
+            self._leave(BaseException)
+            raise
         return self._model
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._token is not None
-        self._creation.__exit__(kind, error, trace)
-        CURRENT.reset(self._token)
+        try:
+            self._leave(kind)
+        except BaseException:
+            self._leave(BaseException)
+            raise
         recorder = self._recorder
         try:
             if error is None:
@@ -53,3 +59,9 @@ class Editor:
                 self._model.__dict__["_edits"] += (edit,)
         finally:
             recorder.finish({}, lambda id: "this was written in an edit, which runs in later traces; save it in one")
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        self._creation.close()
+        CURRENT.set(None)
+        if kind is not None and not issubclass(kind, Exception):
+            self._recorder.interrupted()

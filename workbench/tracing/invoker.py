@@ -50,13 +50,18 @@ class Invoker:
     def __enter__(self) -> Self:
         if self._tracer.invoker is not None:
             raise InputError("an invoke is already open; close it before the next one")
-        self._open()
-        self._tracer.invoker = self
-        if self._tracer._scan_now and self.inputs is not None:
-            self._scan()
-        self._replay()
-        self._creation.__enter__()
-        self._tracer._recorder.notice_grad()
+        try:
+            self._open()
+            self._tracer.invoker = self
+            if self._tracer._scan_now and self.inputs is not None:
+                self._scan()
+            self._replay()
+            self._creation.__enter__()
+            self._tracer._recorder.notice_grad()
+        except BaseException:
+            self._creation.close()
+            self._tracer.invoker = None
+            raise
         return self
 
     def _replay(self) -> None:
@@ -69,7 +74,7 @@ class Invoker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._creation.__exit__(kind, error, trace)
+        self._creation.close()
         if self._tracer.invoker is self and not self._tracer._single:
             self._tracer.invoker = None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from threading import RLock
 from typing import Any
@@ -22,19 +20,29 @@ _open = 0
 _original: Any = None
 
 
-@contextmanager
-def recorded_optimizers() -> Iterator[None]:
-    """Inside, in a thread that records, constructing an optimizer records it. Undone with the last session's block."""
-    global _open, _original
-    with _lock:
-        if not _open:
-            _original = Optimizer.__init__
-            Optimizer.__init__ = _init  # type: ignore[method-assign]
-        _open += 1
-    try:
-        yield
-    finally:
+class RecordedOptimizers:
+    """Meanwhile, in a thread that records, making an optimizer records it. Undone with the last session's block."""
+
+    def __init__(self) -> None:
+        self._entered = False
+
+    def enter(self) -> None:
+        """From here on."""
+        global _open, _original
         with _lock:
+            if not _open:
+                _original = Optimizer.__init__
+                Optimizer.__init__ = _init  # type: ignore[method-assign]
+            _open += 1
+            self._entered = True
+
+    def close(self) -> None:
+        """Until here; closing again does nothing."""
+        global _open
+        with _lock:
+            if not self._entered:
+                return
+            self._entered = False
             _open -= 1
             if not _open:
                 Optimizer.__init__ = _original  # type: ignore[method-assign]

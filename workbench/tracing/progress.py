@@ -1,13 +1,39 @@
-"""Progress: a bar for a session's loop, once it has taken a second; it makes way for what is logged."""
+"""Progress: bars for what takes more than a second; a session's makes way for what is logged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 AFTER = 1.0
 """Seconds that a loop may take without a bar."""
+
+
+class Bar:
+    """A bar that is made once its work has taken a second: in a notebook, even a hidden one stays in the file."""
+
+    def __init__(self, total: int | None, what: str, unit: str) -> None:
+        self._settings = {"total": total, "desc": what, "unit": unit, "leave": False}
+        self._began, self._done = monotonic(), 0
+        self._bar: Any = None
+
+    def update(self, count: int = 1) -> None:
+        """So much more is done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif monotonic() - self._began > AFTER and self._done != self._settings["total"]:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(initial=self._done, **self._settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Progress:

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +20,7 @@ from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.creation import Creation
 from workbench.tracing.elsewhere import Call, Where, checked, elsewhere, keys_of, names_of
-from workbench.tracing.optimizers import recorded_optimizers
+from workbench.tracing.optimizers import RecordedOptimizers
 from workbench.tracing.progress import Progress
 from workbench.tracing.scope import SHOW_LOG, Scope
 from workbench.tracing.shapes import Shapes
@@ -90,28 +89,36 @@ class Session(Looping):
         self._block = 0
         self._progress = Progress()
         self._shapes = Shapes(self._recorder)
-        self._stack = ExitStack()
-        self._token: Token[Recorder | None] | None = None
+        self._creation = Creation()
+        self._optimizers = RecordedOptimizers()
+        self._entered = False
 
     def __enter__(self) -> Self:
         if CURRENT.get() is not None:
             raise NotTracingError("a trace or session is already open here; a session cannot stand inside another")
-        if self._recorder.finished or self._token is not None:
+        if self._recorder.finished or self._entered:
             raise NotTracingError("this session was used already; call .session() again")
-        self._recorder.fake = self._shapes.fake
-        self._token = CURRENT.set(self._recorder)
-        self._stack.enter_context(Creation())
-        self._stack.enter_context(recorded_optimizers())
-        if self._remote:
-            self._recorder.check = checked(self._recorder)
+        self._entered = True
+        try:
+            self._recorder.fake = self._shapes.fake
+            CURRENT.set(self._recorder)
+            self._creation.__enter__()
+            self._optimizers.enter()
+            if self._remote:
+                self._recorder.check = checked(self._recorder)
+        except BaseException:
+            self._leave(BaseException)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._token is not None
-        self._stack.close()
-        CURRENT.reset(self._token)
+        try:
+            self._leave(kind)
+        except BaseException:  # an interrupt: once more, what is closed already stays so
+            self._leave(BaseException)
+            raise
         try:
             if error is not None:
                 reason = f"the session was left by {kind.__name__ if kind else 'an error'} before it could run"
@@ -122,6 +129,13 @@ class Session(Looping):
             if self._blocking or self.job is None:
                 self._recorder.release()
             self._shapes.release()
+
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        self._creation.close()
+        self._optimizers.close()
+        CURRENT.set(None)
+        if kind is not None and not issubclass(kind, Exception):
+            self._recorder.interrupted()
 
     def _run(self, names: dict[int, str]) -> None:
         self._recorder.check = None

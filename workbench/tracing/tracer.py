@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import Token
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -83,7 +82,6 @@ class Tracer(Scope):
         self._session = False
         self._entered = False
         self._around: AbstractContextManager[int] | None = None  # the session's block
-        self._token: Token[Recorder | None] | None = None
         self._line: Line = UNKNOWN
         self._asides: dict[Any, int] = {}
 
@@ -94,11 +92,19 @@ class Tracer(Scope):
             raise NotTracingError("this trace was used already; call .trace(...) again")
         self._entered = True
         self._line = caller()
+        try:
+            self._enter()
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def _enter(self) -> None:
         around = CURRENT.get()
         if around is not None:
             self._enter_session(around)
         else:
-            self._token = CURRENT.set(self._recorder)
+            CURRENT.set(self._recorder)
             self._recorder.fake = self._shapes.fake
         self._outside = self._recorder.outside if around is None else state()
         self._outer_aside, self._recorder.aside = self._recorder.aside, self._aside
@@ -109,16 +115,11 @@ class Tracer(Scope):
             self._invoker_args = {**named, **self._invoker_args}
             self._single = True
         if self._single:
-            try:
-                Invoker(self, self._inputs, self._invoker_args).__enter__()
-            except BaseException:
-                self._leave()
-                raise
+            Invoker(self, self._inputs, self._invoker_args).__enter__()
         if self._validate:
             self._recorder.check = self._shapes.check
         if self._remote and not self._session:
             self._recorder.check = checked(self._recorder, self._recorder.check)
-        return self
 
     def _enter_session(self, around: Recorder) -> None:
         if around.blocks[around.block].kind not in ("session", "loop") or around.fake is None:
@@ -126,15 +127,20 @@ class Tracer(Scope):
         self._session = True
         self._recorder = around
         self._shapes = around.fake.__self__  # type: ignore[attr-defined]  # the session's
-        self._around = around.opened(self._kind, self.model)
-        self._block = self._around.__enter__()
+        opened = around.opened(self._kind, self.model)
+        self._block = opened.__enter__()
+        self._around = opened
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.invoker is not None:
-            self.invoker.__exit__(kind, error, trace)
-        self._leave(None if error is None else kind, keep=error is None)
+        try:
+            if self.invoker is not None:
+                self.invoker.__exit__(kind, error, trace)
+            self._leave(None if error is None else kind, keep=error is None)
+        except BaseException:
+            self._abandon()
+            raise
         try:
             if error is None:
                 self._finish(sys._getframe(1) if self._remote else None)
@@ -153,17 +159,26 @@ class Tracer(Scope):
         self._recorder.aside = self._outer_aside
         if self._around is not None:
             self._around.__exit__(None, None, None)
-        if self._token is not None:
-            CURRENT.reset(self._token)
+        if not self._session:
+            if kind is not None and not issubclass(kind, Exception):
+                self._recorder.interrupted()
+            CURRENT.set(None)
             if not keep:
                 reason = f"the trace was left by {kind.__name__ if kind else 'an error'} before it could run"
                 self._recorder.finish({}, lambda id: reason)
 
+    def _abandon(self) -> None:
+        """An error or an interrupt came while this was being opened or closed: whatever is open is to be closed."""
+        if self.invoker is not None:
+            self.invoker._creation.close()
+        if self._session or CURRENT.get() is self._recorder:
+            self._leave(sys.exc_info()[0])
+
     def _finish(self, frame: FrameType | None) -> None:
         if self._batch_size is not None and (self._batch_size < 1 or self._session or not self._single):
             raise InputError(
-                f"batch_size= splits the prompts of one trace, model.trace(prompts, batch_size=8), at least one at a "
-                f"time; it goes with no session and no tracer.invoke ({text(self._line)})"
+                f"batch_size= splits the prompts of one {self._kind}, model.{self._kind}(prompts, batch_size=8), at "
+                f"least one at a time; it goes with no session and no tracer.invoke ({text(self._line)})"
             )
         if not self.invokers:
             raise InputError(
@@ -211,10 +226,9 @@ class Tracer(Scope):
         if size is None:
             finish(self._recorder, lambda: execute(prepared))
             return
-        whole, graph = prepared[0], plan.graph
+        whole, recorder = prepared[0], self._recorder
         finish(
-            self._recorder,
-            lambda: run_split(self.model, graph, bindings, whole, self._kwargs, size, lambda part: execute([part])),
+            recorder, lambda: run_split(self.model, recorder, whole, self._kwargs, size, lambda part: execute([part]))
         )
 
     def _refuse_late_writes(self, plan: Plan) -> None:

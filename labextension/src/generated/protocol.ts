@@ -42,6 +42,10 @@ export interface Methods {
     params: NoParams;
     reply: TensorsReply;
   };
+  migrate: {
+    params: ExperimentParams;
+    reply: ExperimentReply;
+  };
   code: {
     params: CodeParams;
     reply: CodeReply;
@@ -180,33 +184,29 @@ export interface WrapReply {
   code: string;
 }
 /**
- * All modules, parents first, in columns; a module's path is its parent's, a dot, and its name.
+ * All modules, parents first, in columns beside it; a module's path is its parent's, a dot, and its name.
+ *
+ * The first buffer holds four columns of int32, one behind the other: the parent's row (-1 for the model itself), the
+ * name's place in `words`, the class's place in `classes`, and a key that is equal for modules of the same structure.
+ * The second holds the numbers of parameters, as float64.
  *
  * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "TreeReply".
  */
 export interface TreeReply {
   /**
-   * the last part of each path; first the model's own name
+   * the model's own
    */
-  names: string[];
+  name: string;
+  rows: number;
   /**
-   * row of the parent; -1 for the model itself
+   * the last parts that paths have
    */
-  parents: number[];
+  words: string[];
   /**
    * the class names that there are
    */
   classes: string[];
-  /**
-   * each row's, in `classes`
-   */
-  cls: number[];
-  parameters: number[];
-  /**
-   * equal for modules of the same structure, which can be folded as ×32
-   */
-  keys: number[];
   /**
    * row → its standard name, such as layers[2].attn
    */
@@ -383,11 +383,10 @@ export interface Tensor {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "CodeParams".
+ * via the `definition` "ExperimentParams".
  */
-export interface CodeParams {
+export interface ExperimentParams {
   experiment: Experiment;
-  form: 'with' | 'cell' | 'script';
 }
 /**
  * One run, written down: which model, which prompts, which interventions in which order, and what is measured.
@@ -715,6 +714,21 @@ export interface Code {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ExperimentReply".
+ */
+export interface ExperimentReply {
+  experiment: Experiment;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "CodeParams".
+ */
+export interface CodeParams {
+  experiment: Experiment;
+  form: 'with' | 'cell' | 'script';
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "CodeReply".
  */
 export interface CodeReply {
@@ -784,13 +798,6 @@ export interface LiftReply {
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
- * via the `definition` "ExperimentParams".
- */
-export interface ExperimentParams {
-  experiment: Experiment;
-}
-/**
- * This interface was referenced by `Protocol`'s JSON-Schema
  * via the `definition` "StartedReply".
  */
 export interface StartedReply {
@@ -822,6 +829,10 @@ export interface RunResult {
   code: string;
   prompts: PromptResult[];
   receipts: Receipt[];
+  /**
+   * what the code read, saved and changed
+   */
+  sites: SiteUse[];
   saved: Saved[];
   logs: LogLine[];
   fault: Fault | null;
@@ -916,6 +927,18 @@ export interface Receipt {
    * fired 1×, changed 768 of 7,680 values, norm 41.2 → 38.9
    */
   text: string;
+}
+/**
+ * A site that a run's code was about, whoever wrote the code: what a badge in the tree says.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "SiteUse".
+ */
+export interface SiteUse {
+  path: string;
+  port: string;
+  saved: boolean;
+  changed: boolean;
 }
 /**
  * One saved value: what it is, and how it looks.

@@ -2,7 +2,7 @@
 
 import { useState } from 'react';
 import type { Bench, State } from '../bench';
-import { cards } from '../experiment';
+import { cards, sameCard } from '../experiment';
 import type { Card } from '../experiment';
 import { CardView } from './card';
 import type { Around } from './fields';
@@ -19,15 +19,17 @@ export function Cards({ bench, state }: { bench: Bench; state: State }) {
     prompts: experiment.prompts.length,
     tensors: state.tensors
   };
-  const ranWith = result && new Map(result.experiment.interventions.map(card => [card.id, JSON.stringify(card)]));
+  const ranWith = new Map(result?.experiment.interventions.map(card => [card.id, card]));
   const samePrompts = JSON.stringify(result?.experiment.prompts) === JSON.stringify(experiment.prompts);
   const receipt = (card: Card) =>
-    samePrompts && ranWith?.get(card.id) === JSON.stringify(card)
+    samePrompts && sameCard(ranWith.get(card.id), card)
       ? result?.receipts.find(each => each.card === card.id)
       : undefined;
+  // What is wrong with a card before the run, and where a run stopped.
+  const told = state.trouble?.card ? [...faults, state.trouble] : faults;
   const code = kinds?.kinds.find(each => each.kind === 'code');
   return (
-    <section className="wb-section" aria-label="Interventions made">
+    <section className={`wb-section${all.length > 1 ? ' wb-making' : ''}`} aria-label="Interventions made">
       <header>
         <h2>Interventions</h2>
         <span className="wb-links">
@@ -65,7 +67,7 @@ export function Cards({ bench, state }: { bench: Bench; state: State }) {
               kinds={kinds}
               around={around}
               state={state}
-              faults={faults.filter(each => each.card === card.id)}
+              faults={told.filter(each => each.card === card.id)}
               receipt={receipt(card)}
               selected={card.id === selected}
               marked={dragged !== null && over === card.id && dragged !== card.id}

@@ -1,7 +1,7 @@
 /** Two runs side by side: in what they were made differently, and in what they came out differently. */
 
 import type { Bench, Compared } from '../bench';
-import type { RunResult } from '../generated/protocol';
+import type { Comparison, RunResult } from '../generated/protocol';
 import { visible } from './prompt';
 
 export function Compare({ compared, bench }: { compared: Compared | null; bench: Bench }) {
@@ -24,35 +24,40 @@ export function Compare({ compared, bench }: { compared: Compared | null; bench:
           <Tokens key={index} left={left} right={right} index={index} />
         ))}
       </div>
-      {comparison.values.length > 0 && (
-        <section className="wb-view" aria-label="Saved values compared">
-          <header>
-            <h2>Saved values</h2>
-          </header>
-          <table className="wb-top">
-            <thead>
-              <tr>
-                <th scope="col">name</th>
-                <th scope="col">largest difference</th>
-                <th scope="col">in words</th>
-              </tr>
-            </thead>
-            <tbody>
-              {comparison.values.map(value => (
-                <tr key={value.name}>
-                  <th scope="row">
-                    <code>{value.name}</code>
-                  </th>
-                  <td className="wb-number">{value.equal ? 'equal' : (value.difference?.toPrecision(3) ?? '–')}</td>
-                  <td>{value.text}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </section>
-      )}
+      <Differences comparison={comparison} />
     </section>
   );
+}
+
+/** What each saved value, and each prediction, differs in. */
+export function Differences({ comparison }: { comparison: Comparison }) {
+  return comparison.values.length ? (
+    <section className="wb-view" aria-label="Saved values compared">
+      <header>
+        <h2>Value by value</h2>
+      </header>
+      <table className="wb-top">
+        <thead>
+          <tr>
+            <th scope="col">name</th>
+            <th scope="col">largest difference</th>
+            <th scope="col">in words</th>
+          </tr>
+        </thead>
+        <tbody>
+          {comparison.values.map(value => (
+            <tr key={value.name}>
+              <th scope="row">
+                <code>{value.name}</code>
+              </th>
+              <td className="wb-number">{value.equal ? 'equal' : (value.difference?.toPrecision(3) ?? '–')}</td>
+              <td>{value.text}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  ) : null;
 }
 
 function Side({ run, bench, mark }: { run: RunResult; bench: Bench; mark: string }) {
@@ -100,7 +105,7 @@ function Tokens({ left, right, index }: { left: RunResult; right: RunResult; ind
         <thead>
           <tr>
             <th scope="col">token</th>
-            <th scope="col" aria-label="bars" />
+            <td />
             <th scope="col">{left.title ?? `run ${left.run}`}</th>
             <th scope="col">{right.title ?? `run ${right.run}`}</th>
           </tr>

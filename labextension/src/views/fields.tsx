@@ -140,7 +140,7 @@ interface TextProps {
 /** A line of text, as wide as what is in it. */
 export function TextInput({ label, value, placeholder = '', offers, wide, change }: TextProps) {
   const list = useRef(`wb-offers-${Math.random().toString(36).slice(2)}`);
-  const width = Math.max(4, Math.min(32, (value || placeholder).length + 1));
+  const width = Math.max(5, Math.min(32, (value || placeholder).length + 2));
   return (
     <>
       <input

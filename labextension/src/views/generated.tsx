@@ -3,16 +3,16 @@
 import type { PromptResult } from '../generated/protocol';
 import { visible } from './prompt';
 
-export function GeneratedText({ prompt }: { prompt: PromptResult }) {
+export function GeneratedText({ prompt, label = '' }: { prompt: PromptResult; label?: string }) {
   const steps = prompt.generated;
   if (!steps.length) {
     return null;
   }
   const clean = steps.some(step => step.clean !== null);
   return (
-    <section className="wb-view" aria-label="Generated">
+    <section className="wb-view" aria-label={`Generated${label}`}>
       <header>
-        <h2>Generated</h2>
+        <h2>Generated{label}</h2>
         <span className="wb-quiet">
           {steps.length} {steps.length === 1 ? 'step' : 'steps'}
         </span>
@@ -21,7 +21,7 @@ export function GeneratedText({ prompt }: { prompt: PromptResult }) {
         <span className="wb-quiet">{prompt.prompt}</span>
         {steps.map(step => step.token).join('')}
       </p>
-      <div className="wb-scroll" tabIndex={0} role="group" aria-label="Steps of the generation">
+      <div className="wb-scroll" tabIndex={0} role="group" aria-label={`Steps of the generation${label}`}>
         <table className="wb-steps" aria-label="Generated tokens by step">
           <thead>
             <tr>

@@ -28,7 +28,12 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
       </header>
       <ul aria-label="History">
         {runs.map(run => (
-          <li key={run.run} className={run.run === state.result?.run ? 'wb-active' : ''}>
+          <li
+            key={run.run}
+            aria-label={`run ${run.run}`}
+            aria-current={run.run === state.result?.run || undefined}
+            className={run.run === state.result?.run ? 'wb-active' : ''}
+          >
             <input
               type="checkbox"
               aria-label={`Choose run ${run.run}`}
@@ -60,7 +65,12 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
                 }}
               />
             ) : (
-              <button className="wb-entry" title={run.headline} onClick={() => void bench.show(run.run)}>
+              <button
+                className="wb-entry"
+                aria-label={[run.title, run.headline].filter(Boolean).join(' · ')}
+                title={run.headline}
+                onClick={() => void bench.show(run.run)}
+              >
                 <b>{run.run}</b>
                 {run.title && <span className="wb-run-title">{run.title}</span>}
                 <span className={run.state === 'failed' ? 'wb-fault' : 'wb-quiet'}>{rest(run)}</span>
@@ -80,6 +90,16 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
               >
                 <Icon sign="back" />
               </button>
+              {!brief && run.state === 'done' && (
+                <button
+                  className="wb-icon"
+                  aria-label={`Save run ${run.run} as a capsule`}
+                  title="Save as a capsule: one file that anyone can run again and compare"
+                  onClick={() => void bench.saveCapsule(run.run)}
+                >
+                  <Icon sign="capsule" />
+                </button>
+              )}
               {!brief && (
                 <button className="wb-icon" aria-label={`Delete run ${run.run}`} title="Delete" onClick={() => void bench.forget(run.run)}>
                   <Icon sign="close" />

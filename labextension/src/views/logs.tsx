@@ -26,7 +26,7 @@ export function Logs({ logs }: { logs: LogLine[] }) {
         <ol ref={end} tabIndex={0} aria-label="Log lines">
           {lines.map((line, index) => (
             <li key={index}>
-              {line.site && !line.text.startsWith(line.site) && (
+              {line.site && !says(line.text, line.site) && (
                 <span className="wb-site" title={line.site}>
                   <bdi>{line.site}</bdi>
                 </span>
@@ -41,5 +41,9 @@ export function Logs({ logs }: { logs: LogLine[] }) {
     </section>
   );
 }
+
+/** Whether the line begins with its site already, as `lm_head.output` or `lm_head output`. */
+const says = (text: string, site: string): boolean =>
+  text.startsWith(site) || text.startsWith(site.replace(/\.(output|input)$/, ' $1'));
 
 const count = (lines: number): string => (lines === 1 ? '1 line' : `${lines} lines`);

@@ -4,6 +4,7 @@ import { useCallback, useSyncExternalStore } from 'react';
 import type { KeyboardEvent } from 'react';
 import type { Bench, State } from '../bench';
 import { cards } from '../experiment';
+import { briefly } from '../tree';
 import { Cards } from './cards';
 import { Code } from './code';
 import type { Beside, Draw } from './code';
@@ -47,8 +48,13 @@ export function Panel({ bench, draw, beside }: Props) {
       <section className="wb-section" aria-label="Model and kernel">
         <header>
           <h2>Model</h2>
+          {ready && info && (
+            <span className="wb-quiet wb-fact" title={`${info.parameters.toLocaleString('en')} parameters, ${info.modules} modules`}>
+              {briefly(info.parameters)} · {info.wrapped ? info.device : 'not wrapped'}
+            </span>
+          )}
           <span className="wb-quiet" title={state.place ?? ''}>
-            {state.place ?? ''}
+            <bdi>{state.place ?? ''}</bdi>
           </span>
         </header>
         <select
@@ -61,7 +67,8 @@ export function Panel({ bench, draw, beside }: Props) {
           {!ready && <option value="">no model</option>}
           {state.models.map(each => (
             <option key={each.name} value={each.name}>
-              {each.name} · {each.cls} · {count(each.parameters)} · {each.wrapped ? each.device : 'not wrapped'}
+              {each.name} · {each.cls}
+              {each.wrapped ? '' : ' · not wrapped'}
             </option>
           ))}
         </select>
@@ -125,14 +132,4 @@ function Wrap({ name, code, insert }: { name: string; code: string; insert: Besi
       )}
     </div>
   );
-}
-
-function count(parameters: number): string {
-  for (const [size, unit] of [[1e9, 'B'], [1e6, 'M'], [1e3, 'k']] as const) {
-    if (parameters >= size) {
-      const scaled = parameters / size;
-      return `${scaled < 100 ? scaled.toFixed(1) : scaled.toFixed(0)}${unit}`;
-    }
-  }
-  return `${parameters}`;
 }

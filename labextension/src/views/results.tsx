@@ -3,7 +3,8 @@
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import type { KeyboardEvent } from 'react';
 import type { Bench, State } from '../bench';
-import { Compare } from './compare';
+import { Capsules } from './capsule';
+import { Compare, Differences } from './compare';
 import { GeneratedText } from './generated';
 import { History } from './history';
 import { Logs } from './logs';
@@ -72,6 +73,7 @@ export function Results({ bench }: { bench: Bench }) {
         {tab === 'history' && (
           <div className="wb-main" tabIndex={0}>
             <History bench={bench} state={state} />
+            <Capsules bench={bench} state={state} />
           </div>
         )}
         {tab === 'compare' && <Compare compared={compared} bench={bench} />}
@@ -100,6 +102,7 @@ function OneRun({ bench, state }: { bench: Bench; state: State }) {
               <pre tabIndex={0}>{result.fault.detail}</pre>
             </details>
           )}
+          {result.comparison && <Differences comparison={result.comparison} />}
           <div className="wb-runs">
             {result.prompts.map((prompt, index) => (
               <div key={index} className="wb-of-prompt">
@@ -116,7 +119,7 @@ function OneRun({ bench, state }: { bench: Bench; state: State }) {
                   answer={token => bench.answer(token)}
                 />
                 <Numbers result={result} index={index} />
-                <GeneratedText prompt={prompt} />
+                <GeneratedText prompt={prompt} label={result.prompts.length > 1 ? ` · prompt ${index + 1}` : ''} />
               </div>
             ))}
           </div>

@@ -12,6 +12,8 @@ interface Props extends Where {
   id: string;
   tree: Tree;
   level: number;
+  /** It only leads to what was searched for. */
+  leads: boolean;
   top: number;
   height: number;
   open: boolean;
@@ -22,8 +24,9 @@ interface Props extends Where {
   badges: string;
   symbols: Map<string, string>;
   silent: boolean;
-  /** It passes by: nothing can be done at it yet. */
-  bare: boolean;
+  /** Under the pointer, or active: what can be done at it is there. */
+  inHand: boolean;
+  hover(line: Where): void;
   turn(line: Where, open: boolean): void;
   point(line: Where): void;
   act(kind: string, line: Where): void;
@@ -36,8 +39,8 @@ const QUICK = [
 ] as const;
 
 export const Row = memo(function Row(props: Props) {
-  const { id, tree, row, fold, level, top, height, open, active, into, out, words, symbols, silent, bare } = props;
-  const { turn, point, act, more } = props;
+  const { id, tree, row, fold, level, top, height, open, active, into, out, words, symbols, silent, inHand } = props;
+  const { turn, point, hover, act, more } = props;
   const line = { row, fold };
   const path = (fold ? foldPath(tree, row) : tree.path(row)) || 'model';
   const cls = tree.cls(row);
@@ -48,7 +51,7 @@ export const Row = memo(function Row(props: Props) {
   const expandable = fold || tree.children[row] > 0;
   const badges = props.badges ? props.badges.split(' ') : [];
   const shape = into ? `${into} → ${out}` : out;
-  const parameters = `${(tree.columns.parameters[row] * count).toLocaleString('en')} parameters`;
+  const parameters = `${(tree.parameters(row) * count).toLocaleString('en')} parameters`;
   const label = [
     path,
     fold ? `${cls} ×${count}` : cls,
@@ -59,7 +62,7 @@ export const Row = memo(function Row(props: Props) {
   return (
     <div
       id={id}
-      className={`wb-row${active ? ' wb-active' : ''}${silent ? ' wb-silent' : ''}`}
+      className={`wb-row${active ? ' wb-active' : ''}${silent ? ' wb-silent' : ''}${props.leads ? ' wb-leads' : ''}`}
       role="treeitem"
       aria-label={label.filter(Boolean).join(' · ')}
       aria-level={level + 1}
@@ -69,6 +72,8 @@ export const Row = memo(function Row(props: Props) {
       title={[path, standard, `${cls} · ${parameters}`, words, silent ? 'not called in the last run' : '']
         .filter(Boolean)
         .join('\n')}
+      onMouseMove={() => hover(line)}
+      onMouseOver={() => hover(line)}
       onClick={() => point(line)}
       onDoubleClick={() => expandable && turn(line, !open)}
       onContextMenu={event => {
@@ -102,7 +107,7 @@ export const Row = memo(function Row(props: Props) {
       {silent && <span className="wb-dot" aria-hidden />}
       <span className="wb-middle">
         <span className="wb-class">{row === 0 ? cls : fold ? `${cls} ×${count}` : cls}</span>
-        {!bare && (
+        {inHand && (
           <span className="wb-actions">
             {QUICK.map(([kind, title]) => (
               <button

@@ -31,7 +31,7 @@ export function TopTokens({ before, after, label = '', answers, answer }: Props)
         <thead>
           <tr>
             <th scope="col">token</th>
-            <th scope="col" aria-label="bars" />
+            <td />
             <th scope="col">before</th>
             <th scope="col">after</th>
           </tr>

@@ -6,7 +6,7 @@ import type { KeyboardEvent } from 'react';
 import type { Card } from '../experiment';
 import { targetOf } from '../experiment';
 import type { KindInfo, Shapes } from '../generated/protocol';
-import { shapeOf } from '../tree';
+import { briefly, shapeOf } from '../tree';
 import type { Line, Opened, Tree } from '../tree';
 import { Actions } from './actions';
 import type { Place } from './actions';
@@ -30,14 +30,15 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
   const [filter, setFilter] = useState('');
   const query = useDeferredValue(filter.trim());
   const [active, setActive] = useState<{ row: number; fold: boolean }>({ row: 0, fold: false });
+  const [pointed, setPointed] = useState<{ row: number; fold: boolean } | null>(null);
   const [more, setMore] = useState<Place | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const typed = useRef({ text: '', at: 0 });
 
-  const [seen, setSeen] = useState<Tree | null>(null);
+  const [seen, setSeen] = useState<Tree | null>(null); // the same modules again, as after a run that loaded weights, stay open
   if (tree !== seen) {
     setSeen(tree);
-    setOpened(tree && (seen && same(tree, seen) ? opened : tree.opening()));
+    setOpened(tree && (seen?.same(tree) ? opened : tree.opening()));
   }
   const lines = useMemo<Line[]>(() => {
     if (!tree || !opened || tree !== seen) {
@@ -77,6 +78,10 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     setActive({ row: line.row, fold: line.fold });
     scroller.current?.focus({ preventScroll: true });
   }, []);
+  // By moves and not by entering: a row that comes to lie under the pointer was never entered.
+  const hover = useCallback((line: { row: number; fold: boolean }) => {
+    setPointed(now => (now?.row === line.row && now.fold === line.fold ? now : { row: line.row, fold: line.fold }));
+  }, []);
   const openMore = useCallback((line: { row: number; fold: boolean }, box: DOMRect) => {
     setActive({ row: line.row, fold: line.fold });
     setMore({ row: line.row, fold: line.fold, x: box.right, y: box.bottom, above: box.top });
@@ -90,7 +95,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     [tree, add]
   );
 
-  // How long it takes from the kernel's answer, or from a click, until the rows are drawn: for the browser's own tools.
+  // How long it takes from asking the kernel, or from a click, until the rows are drawn: for the browser's own tools.
   useEffect(() => {
     if (lines.length && performance.getEntriesByName('workbench:tree').length) {
       performance.measure('workbench:tree drawn', 'workbench:tree');
@@ -227,7 +232,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
         onKeyDown={event => {
           if (event.key === 'ArrowDown' && lines.length) {
             event.preventDefault();
-            const first = lines.findIndex(line => !query || matches(tree, line, lines));
+            const first = lines.findIndex(line => !line.leads);
             go(Math.max(0, first));
             scroller.current?.focus();
           } else if (event.key === 'Escape' && filter) {
@@ -244,6 +249,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
         ref={scroller}
         aria-activedescendant={inSight && tree ? idOf(lines[at]) : undefined}
         onKeyDown={onKeyDown}
+        onMouseLeave={() => setPointed(null)}
       >
         <div role="presentation" style={{ height: virtual.getTotalSize(), position: 'relative' }}>
           {tree &&
@@ -258,6 +264,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
                   row={line.row}
                   fold={line.fold}
                   level={line.level}
+                  leads={line.leads === true}
                   top={item.start}
                   height={HEIGHT}
                   open={isOpen(line)}
@@ -268,7 +275,8 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
                   badges={(line.fold ? (isOpen(line) ? [] : foldBadges(tree, badges, line.row)) : badges.get(line.row))?.join(' ') ?? ''}
                   symbols={symbols}
                   silent={!line.fold && silent?.[line.row] === 1}
-                  bare={virtual.isScrolling && item.index !== at}
+                  inHand={item.index === at || (pointed?.row === line.row && pointed.fold === line.fold)}
+                  hover={hover}
                   turn={turn}
                   point={point}
                   act={act}
@@ -279,6 +287,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
         </div>
         {tree && tree.length > 0 && lines.length === 0 && <p className="wb-quiet">No module matches “{query}”.</p>}
       </div>
+      {tree && lines.length > 0 && <Foot tree={tree} line={lines[at]} words={shapeOf(shapes, lines[at].row).words} />}
       {more && tree && (
         <Actions
           place={more}
@@ -295,18 +304,33 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
   );
 });
 
+/** Of the row in hand, what has no room on it. */
+function Foot({ tree, line, words }: { tree: Tree; line: Line; words: string }) {
+  const { row, fold } = line;
+  const count = fold ? tree.count(row) : 1;
+  const exactly = tree.parameters(row) * count;
+  const parameters = `${briefly(exactly)} parameters`;
+  const parts = [fold ? `${count} alike` : '', parameters, words];
+  const standard = tree.standard(row);
+  return (
+    <p
+      className="wb-foot"
+      role="note"
+      aria-label="The module in hand"
+      title={`${exactly.toLocaleString('en')} parameters\n${words}`}
+    >
+      <span className="wb-foot-names">
+        <code title={tree.path(row)}>
+          <bdi>{tree.path(row) || tree.name(row)}</bdi>
+        </code>
+        {standard && !fold && <i>{standard}</i>}
+      </span>
+      <span>{parts.filter(Boolean).join(' · ')}</span>
+    </p>
+  );
+}
+
 const idOf = (line: { row: number; fold: boolean }): string => `wb-row-${line.row}${line.fold ? 'f' : ''}`;
-
-/** The same modules again, as after a run that loaded the weights: what was open stays so. */
-function same(a: Tree, b: Tree): boolean {
-  return a.length === b.length && a.columns.names.every((name, row) => name === b.columns.names[row]);
-}
-
-/** In a search, rows that only lead to others are passed by. */
-function matches(tree: Tree | null, line: Line, lines: Line[]): boolean {
-  const next = lines[lines.indexOf(line) + 1];
-  return tree === null || next === undefined || next.level <= line.level;
-}
 
 /** Open all of a row's siblings, and what is folded among them. */
 function siblings(tree: Tree, opened: Opened, line: Line): Opened {
