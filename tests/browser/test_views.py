@@ -93,7 +93,7 @@ def numbers(text: str) -> list[float]:
     return [float(part) for part in parts if re.fullmatch(r"[+-]?(\d[\d.e+-]*|Inf)|NaN", part)]
 
 
-def shows(text: str, value: Tensor | float, tolerance: float = 1e-5) -> None:
+def shows(text: str, value: Tensor | float, tolerance: float = 1e-4) -> None:
     (found, *_) = numbers(text)
     assert math.isclose(found, float(value), rel_tol=tolerance, abs_tol=1e-6), (text, float(value))
 
