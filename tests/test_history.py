@@ -53,10 +53,10 @@ class Panel:
 
     def ended(self, run: int) -> RunResult:
         end = time.monotonic() + 60
-        while self.bench.result(RunParams(run=run))[0].state == "running":
+        while self.bench.result(RunParams(run=run)).state == "running":
             assert time.monotonic() < end, "it takes too long"
             time.sleep(0.005)
-        return self.bench.result(RunParams(run=run))[0]
+        return self.bench.result(RunParams(run=run))
 
     def told(self, kind: str) -> list[Any]:
         return [event for event in self.events if event.type == kind]
@@ -164,7 +164,7 @@ def test_a_kernel_that_starts_again_finds_its_runs() -> None:
         (2, None, "done", True), (1, "the first", "done", True)
     ]  # fmt: skip
     assert [row.headline for row in rows] == [two.headline, one.headline]
-    found = again.bench.result(RunParams(run=1))[0]
+    found = again.bench.result(RunParams(run=1))
     assert found.model_copy(update={"saved": (), "title": None}) == one.model_copy(update={"saved": ()})
     assert found.saved[0].shape == (1, 4, 8)
     assert torch.equal(again.bench.runs_made.get(1).value("hidden"), value)
@@ -188,7 +188,7 @@ def test_what_is_kept_is_small_and_its_tensors_stay_within_a_budget() -> None:
     assert len(list((here.folder / "tensors").glob("*.safetensors"))) == 4
     assert [row.held for row in Panel().bench.runs().runs] == [True, True, True, False, False]
     assert all(path.stat().st_size < 20_000 for path in (here.folder / "runs").glob("*.json"))
-    (told,) = Panel().bench.result(RunParams(run=1))[0].saved
+    (told,) = Panel().bench.result(RunParams(run=1)).saved
     assert told.text.endswith("no longer held; run it again to see it")
 
 

@@ -81,7 +81,9 @@ class Worker:
             _warm(model)
         size = parameters_of(self._models.values())
         if rank is not None:
-            KEPT.update(share.connections())
+            from workbench.server.share import connections
+
+            KEPT.update(connections())
         taken = shut(self._limits.memory, self._limits.result + (64 << 20))
         self._proof = Proof([model._module for model in self._models.values()])
         self._say({"event": "loaded", "bytes": size, "shut": taken, "functions": sorted(offered())})
