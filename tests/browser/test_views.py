@@ -43,7 +43,7 @@ class Plain:
         blocks = module.transformer.h
         hooks = [
             blocks[2].mlp.register_forward_hook(lambda _, args, out: torch.zeros_like(out)),
-            blocks[1].mlp.c_proj.register_forward_pre_hook(lambda _, args: self.neurons.append(args[0])),
+            blocks[1].mlp.c_proj.register_forward_pre_hook(lambda _, args: self.neurons.append(args[0].detach())),
             blocks[1].mlp.register_forward_hook(lambda _, args, out: setattr(self, "mlp", out.detach())),
         ]
         found = module(ids, output_hidden_states=True, output_attentions=True)
@@ -150,7 +150,7 @@ def test_what_is_read_off_each_picture_is_what_plain_torch_gives(desk: Page, pla
 
     # next tokens
     results(page).get_by_role("button", name="Next token by position", exact=True).click()
-    tokens = view(page, "next token")
+    tokens = view(page, "next token by position")
     tokens.get_by_role("button", name="after token 7 of").click()
     table = tokens.get_by_role("table", name="Next tokens after position 7")
     expect(table).to_be_visible()

@@ -119,7 +119,7 @@ def _logits(of: Subject) -> View:
 
     after = values(of.run, read)["logits"]
     before = None if of.clean is None else values(of.clean, read)["logits"]
-    return logits(after, before, decode=of.decode, tokens=of.tokens)
+    return logits(after, before, decode=of.decode, tokens=of.tokens, title="next token by position")
 
 
 def _mlp(of: Subject, layer: int | None = None, neurons: tuple[int, ...] = (), position: int | None = None) -> View:

@@ -31,10 +31,12 @@ interface Props {
   children: ReactNode;
 }
 
+/** Not by useId, which begins anew in each of a page's outputs; and the panel and a widget are two programs in one page. */
+const OURS = `wb-${Math.random().toString(36).slice(2, 8)}`;
 let frames = 0;
 
 export function Frame({ header, buffers, quiet, picture, change, tools, children }: Props) {
-  const [id] = useState(() => `wb-view-${++frames}`); // not useId, which begins anew in each of a page's outputs
+  const [id] = useState(() => `${OURS}-${++frames}`);
   return (
     <section className={`wb-view wb-view-${header.kind}`} role="region" aria-labelledby={id}>
       <header>

@@ -48,7 +48,7 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
             <thead>
               <tr>
                 <th scope="col">token</th>
-                <th scope="col" aria-label="bars" />
+                <td />
                 {both && <th scope="col">before</th>}
                 <th scope="col">{both ? 'after' : 'probability'}</th>
                 <th scope="col">rank</th>
