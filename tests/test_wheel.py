@@ -70,6 +70,8 @@ def test_the_wheel_carries_the_panel_and_the_demo_models_and_nothing_else(wheel:
         assert f"workbench/models/demo/{model}/model.safetensors" in names
         assert f"workbench/models/demo/{model}/config.json" in names
         assert f"workbench/models/demo/{model}/tokenizer.json" in names
+    for program in ("views/static/widget.js", "views/static/page.js", "jupyter/widget.js"):
+        assert f"workbench/{program}" in names
     rooms = {name.split("/")[0] for name in names}
     assert rooms == {"workbench", "workbench-0.1.0.dist-info", "workbench-0.1.0.data"}
     assert [name for name in names if "node_modules" in name or "__pycache__" in name or "/tests/" in name] == []

@@ -53,10 +53,11 @@ def switches_heads(attention: Locator) -> None:
 def test_in_notebook_7(page: Page, lab: Lab) -> None:
     do.write_notebook(lab.folder, "seven.ipynb", *CELLS)
     page.goto("notebooks/seven.ipynb")
-    expect(page.locator(".jp-Notebook")).to_be_visible(timeout=SOON)
-    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle", timeout=SOON)
-    page.get_by_role("menubar").get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menu").get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    expect(do.notebook(page)).to_be_visible(timeout=SOON)
+    do.wait_idle(page)
+    expect(do.cells(page)).to_have_count(len(CELLS))
+    for cell in do.cells(page).all():
+        do.run(page, cell)
     shown = page.locator(".jp-OutputArea .wb-app")
     expect(shown).to_be_visible(timeout=do.RUNNING)
     works(shown)

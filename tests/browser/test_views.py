@@ -43,7 +43,7 @@ class Plain:
         blocks = module.transformer.h
         hooks = [
             blocks[2].mlp.register_forward_hook(lambda _, args, out: torch.zeros_like(out)),
-            blocks[1].mlp.c_proj.register_forward_pre_hook(lambda _, args: self.neurons.append(args[0])),
+            blocks[1].mlp.c_proj.register_forward_pre_hook(lambda _, args: self.neurons.append(args[0].detach())),
             blocks[1].mlp.register_forward_hook(lambda _, args, out: setattr(self, "mlp", out.detach())),
         ]
         found = module(ids, output_hidden_states=True, output_attentions=True)
@@ -65,7 +65,7 @@ def plain() -> Plain:
 
 
 def view(page: Page, name: str | re.Pattern[str]) -> Locator:
-    return results(page).get_by_role("region", name=name)
+    return results(page).get_by_role("region", name=name, exact=isinstance(name, str))
 
 
 def hover(canvas: Locator, row: int, column: int) -> str:
@@ -93,14 +93,14 @@ def numbers(text: str) -> list[float]:
     return [float(part) for part in parts if re.fullmatch(r"[+-]?(\d[\d.e+-]*|Inf)|NaN", part)]
 
 
-def shows(text: str, value: Tensor | float, tolerance: float = 1e-5) -> None:
+def shows(text: str, value: Tensor | float, tolerance: float = 1e-4) -> None:
     (found, *_) = numbers(text)
     assert math.isclose(found, float(value), rel_tol=tolerance, abs_tol=1e-6), (text, float(value))
 
 
 def no_fault(page: Page) -> None:
     page.add_script_tag(path=AXE)
-    found = page.evaluate("() => axe.run('.wb-results', {resultTypes: ['violations']})")
+    found = page.evaluate("() => axe.run('.wb-results', {rules: {region: {enabled: false}}})")
     assert [(each["id"], [node["html"] for node in each["nodes"]][:2]) for each in found["violations"]] == []
 
 
@@ -150,7 +150,7 @@ def test_what_is_read_off_each_picture_is_what_plain_torch_gives(desk: Page, pla
 
     # next tokens
     results(page).get_by_role("button", name="Next token by position", exact=True).click()
-    tokens = view(page, "next token")
+    tokens = view(page, "next token by position")
     tokens.get_by_role("button", name="after token 7 of").click()
     table = tokens.get_by_role("table", name="Next tokens after position 7")
     expect(table).to_be_visible()
@@ -284,13 +284,13 @@ def test_large_and_odd_tensors(page: Page, lab: Lab) -> None:
     huge = results(page).get_by_role("img", name=re.compile("^Picture of huge, "))
     expect(huge).to_be_visible(timeout=SOON)
     of_huge = view(page, "huge")
-    of_huge.get_by_role("slider", name="batch").fill("90")
+    of_huge.get_by_role("slider", name="axis 0").fill("90")
     for _ in range(4):
         of_huge.get_by_role("button", name="Enlarge").click()
         page.wait_for_timeout(150)
     expect(of_huge).to_contain_text("of 16,384", timeout=SOON)
     text = hover(huge, 3, 5)
-    first, last = map(int, re.search(r"feature (\d+)(?:–(\d+))?", text).groups(default="0"))  # type: ignore[union-attr]
+    first, last = map(int, re.search(r"axis 2 (\d+)(?:–(\d+))?", text).groups(default="0"))  # type: ignore[union-attr]
     columns = one.repeat(128)[first : max(first, last) + 1]
     shows(text, columns.mean(), 1e-4)
 

@@ -56,6 +56,8 @@ class Header(Frozen):
     note: str = Field(default="", description="what one has to know to read it; a reason where something is missing")
     kinds: tuple[Kind, ...] = Field(default=(), description="as what else the value can be looked at")
     bytes: int = Field(default=0, description="of the value itself, in the kernel")
+    batch: int = Field(default=0, description="row of the batch that is shown")
+    rows: int = Field(default=1, description="rows of the batch")
 
 
 class ArrayView(Header):
@@ -101,8 +103,6 @@ class AttentionView(Header):
     kind: Literal["attention"] = "attention"
     layer: int | None
     layers: int = Field(default=1, description="of the model; 1 where the value is of one layer only")
-    batch: int = Field(default=0, description="row of the batch")
-    rows: int = Field(default=1, description="rows of the batch")
     thumbs: Grid
     """A sheet for each head, (query, key), small."""
     pattern: Grid

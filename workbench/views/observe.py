@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.errors import InputError
 from workbench.lens import unembedding
 from workbench.models.tokens import pieces
+from workbench.views.array import array
 from workbench.views.attention import attention
 from workbench.views.gradient import gradient
 from workbench.views.header import Kind
@@ -117,7 +119,7 @@ def _logits(of: Subject) -> View:
 
     after = values(of.run, read)["logits"]
     before = None if of.clean is None else values(of.clean, read)["logits"]
-    return logits(after, before, decode=of.decode, tokens=of.tokens)
+    return logits(after, before, decode=of.decode, tokens=of.tokens, title="next token by position")
 
 
 def _mlp(of: Subject, layer: int | None = None, neurons: tuple[int, ...] = (), position: int | None = None) -> View:
@@ -170,8 +172,14 @@ def as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **op
     Raises:
         InputError: the value has no such shape.
     """
-    from workbench.views.array import array
+    if kind == "array":
+        return array(value, tokens=tokens, **{name: each for name, each in options.items() if name in OF_ARRAYS})
+    found = _as_kind(kind, value, tokens, model, **options)
+    rows = len(value) if value.ndim == (4 if kind == "attention" else 3) else 1
+    return View(found.header.model_copy(update={"batch": options.get("batch", 0), "rows": rows}), found.buffers)
 
+
+def _as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **options: Any) -> View:
     title = options.pop("title", "")
     batch = options.pop("batch", 0)
     decode = Subject(model, tokens, lambda keep: None).decode if getattr(model, "tokenizer", None) is not None else str
@@ -181,18 +189,17 @@ def as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **op
         return logits(value, decode=decode, tokens=tokens, title=title, batch=batch)
     if kind == "mlp":
         return mlp(value, tokens, title=title, batch=batch, also=options.get("neurons", ()), at=options.get("position"))
-    if kind in ("residual", "gradient"):
-        row = value[min(batch, len(value) - 1)] if value.ndim == 3 else value
-        if kind == "gradient":
-            return gradient(row, None, tokens, title=title)
-        unembed = unembedding(model) if options.get("lens", True) and row.shape[-1] == _width(model) else None
-        return residual(row, tokens, layers=[title or "0"], unembed=unembed, decode=decode, title=title)
-    return array(
-        value, tokens=tokens, title=title, **{name: options[name] for name in (*ARRAY, "names") if name in options}
-    )
+    if not 0 <= batch < (len(value) if value.ndim == 3 else 1):
+        raise InputError(f"row {batch} of a batch of {len(value) if value.ndim == 3 else 1}")
+    row = value[batch] if value.ndim == 3 else value
+    if kind == "gradient":
+        return gradient(row, None, tokens, title=title)
+    unembed = unembedding(model) if row.shape[-1] == _width(model) else None
+    return residual(row, tokens, layers=[title or "0"], unembed=unembed, decode=decode, title=title)
 
 
 ARRAY = ("down", "across", "index", "merged")
+OF_ARRAYS = (*ARRAY, "names", "title")
 
 
 def _width(model: Any) -> int | None:

@@ -1291,6 +1291,14 @@ export interface ArrayView {
    * of the value itself, in the kernel
    */
   bytes: number;
+  /**
+   * row of the batch that is shown
+   */
+  batch: number;
+  /**
+   * rows of the batch
+   */
+  rows: number;
   kind: 'array';
   shape: number[];
   /**
@@ -1422,6 +1430,14 @@ export interface ResidualView {
    * of the value itself, in the kernel
    */
   bytes: number;
+  /**
+   * row of the batch that is shown
+   */
+  batch: number;
+  /**
+   * rows of the batch
+   */
+  rows: number;
   kind: 'residual';
   norms: Grid;
   /**
@@ -1461,20 +1477,20 @@ export interface AttentionView {
    * of the value itself, in the kernel
    */
   bytes: number;
-  kind: 'attention';
-  layer: number | null;
   /**
-   * of the model; 1 where the value is of one layer only
-   */
-  layers: number;
-  /**
-   * row of the batch
+   * row of the batch that is shown
    */
   batch: number;
   /**
    * rows of the batch
    */
   rows: number;
+  kind: 'attention';
+  layer: number | null;
+  /**
+   * of the model; 1 where the value is of one layer only
+   */
+  layers: number;
   thumbs: Grid;
   pattern: Grid;
   /**
@@ -1534,6 +1550,14 @@ export interface LogitsView {
    * of the value itself, in the kernel
    */
   bytes: number;
+  /**
+   * row of the batch that is shown
+   */
+  batch: number;
+  /**
+   * rows of the batch
+   */
+  rows: number;
   kind: 'logits';
   vocabulary: number;
   /**
@@ -1601,6 +1625,14 @@ export interface NeuronsView {
    * of the value itself, in the kernel
    */
   bytes: number;
+  /**
+   * row of the batch that is shown
+   */
+  batch: number;
+  /**
+   * rows of the batch
+   */
+  rows: number;
   kind: 'mlp';
   layer: number | null;
   layers: number;
@@ -1646,6 +1678,14 @@ export interface GradientView {
    * of the value itself, in the kernel
    */
   bytes: number;
+  /**
+   * row of the batch that is shown
+   */
+  batch: number;
+  /**
+   * rows of the batch
+   */
+  rows: number;
   kind: 'gradient';
   /**
    * what was differentiated

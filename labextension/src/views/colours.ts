@@ -121,6 +121,12 @@ export function colour(value: number, limit: number, scale: 'diverging' | 'seque
 
 export const rgb = (value: number): string => `rgb(${value & 255}, ${(value >> 8) & 255}, ${(value >> 16) & 255})`;
 
-/** Black or white, whichever is read better on a pixel. */
+/** A channel's light, as sRGB has it. */
+const light = (channel: number): number =>
+  channel <= 10 ? channel / 255 / 12.92 : ((channel / 255 + 0.055) / 1.055) ** 2.4;
+
+/** Black or white, whichever stands out more on a pixel: by the luminance of WCAG, at least 4.5 to 1. */
 export const ink = (value: number): string =>
-  0.299 * (value & 255) + 0.587 * ((value >> 8) & 255) + 0.114 * ((value >> 16) & 255) > 140 ? '#1a1a1a' : '#ffffff';
+  0.2126 * light(value & 255) + 0.7152 * light((value >> 8) & 255) + 0.0722 * light((value >> 16) & 255) > 0.179
+    ? '#000000'
+    : '#ffffff';

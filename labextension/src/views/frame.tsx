@@ -1,8 +1,9 @@
 /** Frame: what every view has about it: its title, a note, as what else it can be seen, and how to take it away. */
 
-import { useEffect, useId, useRef, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import type { ReactNode } from 'react';
 import type { ViewReply } from '../generated/protocol';
+import type { Change } from './asking';
 import { figure, pngOf } from './figure';
 import type { Numbers } from './figure';
 import { csvOf } from './table';
@@ -25,13 +26,17 @@ interface Props {
   quiet?: string;
   /** The picture that is taken away as PNG or SVG. */
   picture: Numbers | null;
-  as?(kind: Kind): void;
+  change?(change: Change): void;
   tools?: ReactNode;
   children: ReactNode;
 }
 
-export function Frame({ header, buffers, quiet, picture, as, tools, children }: Props) {
-  const id = useId();
+/** Not by useId, which begins anew in each of a page's outputs; and the panel and a widget are two programs in one page. */
+const OURS = `wb-${Math.random().toString(36).slice(2, 8)}`;
+let frames = 0;
+
+export function Frame({ header, buffers, quiet, picture, change, tools, children }: Props) {
+  const [id] = useState(() => `${OURS}-${++frames}`);
   return (
     <section className={`wb-view wb-view-${header.kind}`} role="region" aria-labelledby={id}>
       <header>
@@ -40,12 +45,12 @@ export function Frame({ header, buffers, quiet, picture, as, tools, children }: 
           {quiet}
         </span>
         <span className="wb-tools">
-          {header.kinds.length > 1 && as && (
+          {header.kinds.length > 1 && change && (
             <select
               className="wb-inline"
               aria-label={`View ${header.title} as`}
               value={header.kind}
-              onChange={event => as(event.target.value as Kind)}
+              onChange={event => change({ kind: event.target.value as Kind })}
             >
               {header.kinds.map(kind => (
                 <option key={kind} value={kind}>
@@ -54,6 +59,9 @@ export function Frame({ header, buffers, quiet, picture, as, tools, children }: 
               ))}
             </select>
           )}
+          {header.rows > 1 && change && (
+            <Picker name="Batch" count={header.rows} value={header.batch} pick={batch => change({ batch })} />
+          )}
           {tools}
           <Take header={header} buffers={buffers} picture={picture} />
         </span>
@@ -61,6 +69,21 @@ export function Frame({ header, buffers, quiet, picture, as, tools, children }: 
       {header.note && <p className="wb-note">{header.note}</p>}
       {children}
     </section>
+  );
+}
+
+export function Picker({ name, count, value, pick }: { name: string; count: number; value: number; pick(value: number): void }) {
+  return (
+    <label className="wb-picker">
+      {name.toLowerCase()}{' '}
+      <select className="wb-inline" aria-label={name} value={value} onChange={event => pick(Number(event.target.value))}>
+        {Array.from({ length: count }, (_, each) => (
+          <option key={each} value={each}>
+            {each}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 

@@ -37,7 +37,9 @@ function styled(host: HTMLElement): void {
   if (!place.querySelector('style[data-workbench]')) {
     const style = document.createElement('style');
     style.dataset.workbench = '';
-    style.textContent = [base, modules, cards, results, views, widget].join('\n');
+    const text = [base, modules, cards, results, views, widget].join('\n');
+    // A shadow tree, as marimo makes, has no root element.
+    style.textContent = tree instanceof ShadowRoot ? text.replaceAll(':root {', '.wb-root {') : text;
     place.append(style);
   }
   host.classList.add('wb-root');

@@ -7,7 +7,6 @@ import { Frame } from '../frame';
 import { Heat } from '../heat';
 import { numbersOf } from '../numbers';
 import { useSelection } from '../selection';
-import { asKind } from './residual';
 
 /** Rows from, to, columns from, to. */
 type Window = [number, number, number, number];
@@ -91,7 +90,7 @@ export function Array_({ header, buffers, selection, change, request, of }: View
       buffers={bytes}
       quiet={of ? '' : header.text}
       picture={grid && numbers ? { grid, numbers } : null}
-      as={asKind(change)}
+      change={change}
       tools={change && shape.length > 1 && <Axes header={header} change={change} />}
     >
       <div ref={wheel}>

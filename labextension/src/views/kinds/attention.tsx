@@ -3,11 +3,10 @@
 import { useEffect, useMemo, useRef } from 'react';
 import type { AttentionView, Grid } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
-import { Frame } from '../frame';
+import { Frame, Picker } from '../frame';
 import { Heat, paint, useTheme } from '../heat';
 import { numbersOf, seen, sheetOf } from '../numbers';
 import { useSelection } from '../selection';
-import { asKind } from './residual';
 
 export function Attention({ header, buffers, selection, change }: ViewProps<AttentionView>) {
   const chosen = useSelection(selection);
@@ -32,7 +31,7 @@ export function Attention({ header, buffers, selection, change }: ViewProps<Atte
       buffers={buffers}
       quiet={`${heads} heads · query ↓ key →`}
       picture={{ grid, numbers }}
-      as={asKind(change)}
+      change={change}
       tools={
         <>
           {header.layers > 1 && header.layer !== null && change && (
@@ -45,9 +44,6 @@ export function Attention({ header, buffers, selection, change }: ViewProps<Atte
                 change({ layer });
               }}
             />
-          )}
-          {header.rows > 1 && change && (
-            <Picker name="Batch" count={header.rows} value={header.batch} pick={batch => change({ batch })} />
           )}
           <Picker name="Head" count={heads} value={head} pick={head => selection.choose({ head })} />
         </>
@@ -92,21 +88,6 @@ function Thumb({ grid, numbers }: { grid: Grid; numbers: Float32Array }) {
     }
   }, [grid, numbers, colours]);
   return <canvas ref={canvas} aria-hidden width={grid.columns.size} height={grid.rows.size} />;
-}
-
-export function Picker({ name, count, value, pick }: { name: string; count: number; value: number; pick(value: number): void }) {
-  return (
-    <label className="wb-picker">
-      {name.toLowerCase()}{' '}
-      <select className="wb-inline" aria-label={name} value={value} onChange={event => pick(Number(event.target.value))}>
-        {Array.from({ length: count }, (_, each) => (
-          <option key={each} value={each}>
-            {each}
-          </option>
-        ))}
-      </select>
-    </label>
-  );
 }
 
 function told(score: AttentionView['scores'][number] | undefined): string {

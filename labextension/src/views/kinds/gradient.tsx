@@ -7,7 +7,6 @@ import { Frame } from '../frame';
 import { Heat } from '../heat';
 import { exact, numbersOf } from '../numbers';
 import { useSelection } from '../selection';
-import { asKind } from './residual';
 
 export function Gradient({ header, buffers, selection, change }: ViewProps<GradientView>) {
   const [norms, setNorms] = useState(header.product === null);
@@ -26,7 +25,7 @@ export function Gradient({ header, buffers, selection, change }: ViewProps<Gradi
       buffers={buffers}
       quiet={grid === header.product ? 'layer × token · activation × gradient' : 'layer × token · norm'}
       picture={{ grid, numbers }}
-      as={asKind(change)}
+      change={change}
       tools={
         header.product && (
           <select

@@ -5,7 +5,6 @@ import type { ViewProps } from '../asking';
 import { Frame } from '../frame';
 import { brief, seen } from '../numbers';
 import { useSelection } from '../selection';
-import { asKind } from './residual';
 
 export function Logits({ header, buffers, selection, change }: ViewProps<LogitsView>) {
   const chosen = useSelection(selection);
@@ -18,7 +17,7 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
       buffers={buffers}
       quiet={`top of ${header.vocabulary.toLocaleString('en')} tokens`}
       picture={null}
-      as={asKind(change)}
+      change={change}
       tools={
         both && (
           <span className="wb-quiet">
@@ -49,7 +48,7 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
             <thead>
               <tr>
                 <th scope="col">token</th>
-                <th scope="col" aria-label="bars" />
+                <td />
                 {both && <th scope="col">before</th>}
                 <th scope="col">{both ? 'after' : 'probability'}</th>
                 <th scope="col">rank</th>

@@ -4,12 +4,10 @@ import { useMemo, useRef, useState } from 'react';
 import type { NeuronsView } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
 import { colour, ink, rgb } from '../colours';
-import { Frame } from '../frame';
+import { Frame, Picker } from '../frame';
 import { Heat, useTheme } from '../heat';
 import { exact, numbersOf, seen } from '../numbers';
 import { useSelection } from '../selection';
-import { Picker } from './attention';
-import { asKind } from './residual';
 
 export function Neurons({ header, buffers, selection, change }: ViewProps<NeuronsView>) {
   const chosen = useSelection(selection);
@@ -33,7 +31,7 @@ export function Neurons({ header, buffers, selection, change }: ViewProps<Neuron
       buffers={buffers}
       quiet={`the ${neurons.length} strongest of ${header.width.toLocaleString('en')}`}
       picture={{ grid, numbers }}
-      as={asKind(change)}
+      change={change}
       tools={
         change && (
           <>

@@ -2,9 +2,8 @@
 
 import { useMemo, useState } from 'react';
 import type { ResidualView } from '../../generated/protocol';
-import type { Change, ViewProps } from '../asking';
+import type { ViewProps } from '../asking';
 import { Frame } from '../frame';
-import type { Kind } from '../frame';
 import { Heat } from '../heat';
 import type { Cell } from '../heat';
 import { exact, numbersOf, seen } from '../numbers';
@@ -34,7 +33,7 @@ export function Residual({ header, buffers, selection, change }: ViewProps<Resid
       buffers={buffers}
       quiet={grid === header.lens ? 'layer × token · top token, shade = probability' : 'layer × token · norm'}
       picture={{ grid, numbers }}
-      as={asKind(change)}
+      change={change}
       tools={
         header.lens && (
           <select
@@ -53,6 +52,3 @@ export function Residual({ header, buffers, selection, change }: ViewProps<Resid
     </Frame>
   );
 }
-
-export const asKind = (change: ((change: Change) => void) | undefined) =>
-  change && ((kind: Kind) => change({ kind }));
