@@ -19,6 +19,7 @@ export class Follower {
   private kernel: Kernel.IKernelConnection | null = null;
   private connecting = 0;
   private trying = false;
+  private lost: number | null = null; // a run that went with its kernel; a kernel that died is first said to restart
   private worthTrying = false; // something was run since the last try: `workbench` may be imported now
 
   constructor(
@@ -88,9 +89,12 @@ export class Follower {
   private lose(phase: 'no kernel' | 'no workbench', why: string): void {
     this.connecting += 1;
     const { run } = this.bench.state;
+    if (run?.state === 'running') {
+      this.lost = run.run;
+    }
     const notice =
-      why && run?.state === 'running'
-        ? `Run ${run.run} was lost: ${why}. What you made is still here; make the model again, then Run.`
+      why && this.lost !== null
+        ? `Run ${this.lost} was lost: ${why}. What you made is still here; make the model again, then Run.`
         : null;
     this.bench.detach(phase, notice);
   }
@@ -148,6 +152,7 @@ export class Follower {
         transport.dispose();
         return;
       }
+      this.lost = null;
       await this.bench.attach(transport);
     } catch (error) {
       if (mine === this.connecting) {
