@@ -5,7 +5,7 @@ Each is a function of a model and one prompt, and gives labelled numbers that pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -361,6 +361,26 @@ def _tokens(model: LanguageModel, tracer: Any) -> list[str]:
         raise InputError(f"this looks at one prompt; {ids.shape[0]} were given: ask for each by itself")
     row = ids[0].tolist()
     return pieces(model.tokenizer, row) if model.tokenizer is not None else [str(id) for id in row]
+
+
+def unembedding(model: LanguageModel) -> Callable[[Tensor], Tensor]:
+    """Logits `(…, vocabulary)` from a residual stream `(…, d_model)`, outside of any trace, as the logit lens has them.
+
+    Raises:
+        InputError: an architecture without a final norm or an unembedding.
+
+    Example:
+        >>> import workbench as wb, torch
+        >>> unembedding(wb.demo("gpt2"))(torch.zeros(2, 128)).shape
+        torch.Size([2, 970])
+    """
+    norm, unembed = model.final_norm.module, model.unembed.module
+
+    def logits(stream: Tensor) -> Tensor:
+        with torch.no_grad():
+            return _capped(model, unembed(norm(stream)))
+
+    return logits
 
 
 def _capped(model: LanguageModel, logits: Any) -> Any:

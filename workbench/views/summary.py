@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 _LONGEST = 200
+MANY = 1 << 20
+"""Numbers of which mean and deviation are worked out in their own precision, in one go."""
 
 
 def summary(value: Any) -> str:
@@ -51,6 +53,9 @@ def _statistics(value: Tensor) -> str:
         return f"mean magnitude {value.abs().double().mean():.3g}"
     if not value.is_floating_point():
         return f"min {int(value.min())} · max {int(value.max())}"
+    if value.numel() > MANY and all_finite(value):
+        deviation, mean = torch.std_mean(value if value.dtype is torch.float64 else value.float(), correction=0)
+        return f"mean {float(mean):.3g} · std {float(deviation):.3g} · 0 NaN"
     numbers = value.double() if value.device.type != "mps" else value.float()
     finite = numbers[numbers.isfinite()]
     parts = []
@@ -59,6 +64,12 @@ def _statistics(value: Tensor) -> str:
     parts.append(f"{int(numbers.isnan().sum())} NaN")
     infinite = int(numbers.isinf().sum())
     return " · ".join([*parts, f"{infinite} Inf"] if infinite else parts)
+
+
+def all_finite(value: Tensor) -> bool:
+    """Whether there is neither NaN nor Inf among real numbers; quick, since both show in the least and the largest."""
+    low, high = torch.aminmax(value)
+    return bool(low.isfinite() & high.isfinite())
 
 
 def _inside(value: Any) -> str:
