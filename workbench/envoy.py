@@ -38,9 +38,13 @@ class Envoy:
     _path: str
     _root: Envoy
     _children: dict[str, Envoy]
+    _sealed = False
+    """It stands inside a module that torch.compile made into one: its hooks need not be called."""
 
-    def __init__(self, module: nn.Module, path: str = "", root: Envoy | None = None) -> None:
+    def __init__(self, module: nn.Module, path: str = "", root: Envoy | None = None, sealed: bool = False) -> None:
         own = self.__dict__
+        if sealed:
+            own["_sealed"] = True
         own["_module"] = module
         own["_path"] = path
         own["_root"] = self if root is None else root
@@ -59,12 +63,13 @@ class Envoy:
         by_path: dict[str, Envoy] = root["_by_path"]
         by_module[self._module] = by_path[self._path] = self
         prefix = f"{self._path}." if self._path else ""
+        sealed = self._sealed or is_compiled(self._module)
         for name, child in self._module._modules.items():
             if child is None:
                 continue
             envoy = by_module.get(child)
             if envoy is None:
-                envoy = Envoy(child, prefix + name, self._root)
+                envoy = Envoy(child, prefix + name, self._root, sealed)
             else:
                 by_path[prefix + name] = envoy
             self._children[name] = envoy
@@ -181,6 +186,11 @@ class Envoy:
 
     def _recorder(self, what: str) -> Recorder:
         recorder = CURRENT.get() or require(f"{self._path or 'model'}.{what}")
+        if self._sealed or self._module._compiled_call_impl is not None:
+            raise InputError(
+                f"{self._path or 'model'}.{what} is inside what torch.compile made into one, where no hooks are "
+                "called; wrap the module as it was before, such as compiled._orig_mod, or compile after looking inside"
+            )
         root = recorder.root
         if root is self._root:
             return recorder
@@ -329,6 +339,11 @@ def expression(name: str, path: str) -> str:
 def _taken(name: str, kind: type = Envoy) -> bool:
     """Whether a kind of model has an attribute of this name, so that a module of that name is reached by index."""
     return hasattr(kind, name) or any(_taken(name, each) for each in kind.__subclasses__())
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile made one function of all that is below this module."""
+    return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
 
 
 def _no_module(path: str, known: list[str]) -> str:

@@ -54,6 +54,10 @@ class NeverReachedWarning(UserWarning):
     """An intervention did nothing, since its site was never reached."""
 
 
+class TrainModeWarning(UserWarning):
+    """A model was traced in train mode: its dropout makes each run another."""
+
+
 class NodeError(WorkbenchError):
     """Mixed into the error a node raised while running, so that it says which node and which line.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from threading import RLock
 from typing import Any, Self
@@ -17,8 +19,9 @@ from workbench.engine.scan import NOWHERE, Inside, Scan, Scanner
 from workbench.engine.shadow import FAKING
 from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
-from workbench.errors import InputError
-from workbench.recorder import not_recording
+from workbench.errors import InputError, TrainModeWarning
+from workbench.models.suitable import drops, refuse
+from workbench.recorder import CURRENT, not_recording
 from workbench.site import Site
 from workbench.tracing import edits
 from workbench.tracing.editor import Editor
@@ -56,6 +59,7 @@ class NNsight(Envoy):
     def __init__(self, module: nn.Module, rename: Mapping[str, str] | None = None) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"a torch.nn.Module is wrapped here, not a {type(module).__name__}")
+        refuse(module)
         self.__dict__["_scans"] = {}
         self.__dict__["_lock"] = RLock()
         self.__dict__["_edits"] = ()
@@ -93,8 +97,22 @@ class NNsight(Envoy):
             ):
                 result = self._root.output.save()
             return result.value
+        self._say_training()
         options = dict(invoker_args or {})
         return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, batch_size=batch_size)
+
+    def _say_training(self) -> None:
+        """Warn of dropout that is at work, except in a session, where it may be trained."""
+        module = self._root._module
+        if module.training and CURRENT.get() is None:
+            path = drops(module)
+            if path is not None:
+                warnings.warn(
+                    f"the model is in train mode, so {path} drops values at random and each run differs; call "
+                    f"{type(module).__name__}.eval() on it first, unless that is meant",
+                    TrainModeWarning,
+                    stacklevel=3,
+                )
 
     def scan(self, *inputs: Any, **kwargs: Any) -> ScanContext:
         """A context that knows shapes and runs nothing real: `with model.scan(x): width = model.h.output.shape[-1]`."""
@@ -196,6 +214,20 @@ class NNsight(Envoy):
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         return view
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A model of its own, with copied weights and the same edits."""
+        copied = memo[id(self)] = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            if name == "_lock":
+                copied.__dict__[name] = RLock()
+            elif name == "_scans":
+                copied.__dict__[name] = {}
+            elif name == "_edits":
+                copied.__dict__[name] = value  # frozen, and its operations are known by identity
+            elif name != "_scanner_kept":
+                copied.__dict__[name] = deepcopy(value, memo)
+        return copied
 
     # ---- where it is
 

@@ -216,6 +216,7 @@ class LanguageModel(NNsight):
         kwargs |= {"stream": stream} if stream else {}
         kwargs |= {} if seed is None else {"seed": seed}
         options = dict(invoker_args or {})
+        self._say_training()
         if trace:
             return Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate")
         with Tracer(self, inputs, kwargs, options, scan=scan, validate=validate, kind="generate"):
