@@ -36,6 +36,7 @@ def run(
     *,
     name: str = "experiment",
     log: Callable[[str], None] | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> Outcome:
     """Trace the experiment's code, in a namespace that has only the model (under its name) and `wb`.
 
@@ -44,6 +45,7 @@ def run(
         model: what the experiment's model name stands for.
         name: what errors call the code: "run 7 line 2: wb.ablate(…)".
         log: called with each log line as it is written.
+        watch: called once inside the trace, after the last card: what it saves is as the interventions left it.
 
     Raises:
         whatever the code raises, with the generated line in `.line`.
@@ -60,6 +62,8 @@ def run(
     kept: list[Any] = []
 
     def keep_next_logits() -> None:
+        if watch is not None:
+            watch()
         kept.append(require("the run's end").add(_NEXT_LOGITS, (model.output,)).save())
 
     # One line more than is shown, at the end of the same block: it reads what the interventions made of the output.

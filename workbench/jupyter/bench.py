@@ -12,7 +12,7 @@ from workbench.experiment.lint import lint
 from workbench.experiment.run import next_logits, run
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import write
-from workbench.jupyter import look, report
+from workbench.jupyter import look, report, viewing
 from workbench.jupyter.messages import (
     METHODS,
     CodeReply,
@@ -33,8 +33,13 @@ from workbench.jupyter.messages import (
     RunsReply,
     ShapesReply,
     StartedReply,
+    TileParams,
+    TileReply,
     TokensReply,
     TreeReply,
+    ViewParams,
+    ViewReply,
+    ViewsReply,
 )
 from workbench.jupyter.runs import Record, Runs
 from workbench.models.base import NNsight
@@ -143,6 +148,19 @@ class Bench:
     def records(self) -> list[Record]:
         """The runs that are remembered, the newest first."""
         return self._runs.all()
+
+    # ---- views
+
+    def views(self, params: RunParams) -> ViewsReply:
+        record = self._runs.get(params.run)
+        return viewing.views(record, self._model(record.experiment.model))
+
+    def view(self, params: ViewParams) -> tuple[ViewReply, Buffers]:
+        record = self._runs.get(params.run)
+        return viewing.view(record, self._model(record.experiment.model), params)
+
+    def tile(self, params: TileParams) -> tuple[TileReply, Buffers]:
+        return viewing.tile(self._runs.get(params.run), params)
 
     # ---- on the run's thread
 

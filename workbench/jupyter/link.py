@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RPC = "workbench.rpc"
 EVENTS = "workbench.events"
 
-SLOW = frozenset({"code", "run", "shapes"})
+SLOW = frozenset({"code", "run", "shapes", "view", "views"})
 """Requests that may need a scan of a large model. They queue on a thread of their own, so that *Cancel* never waits."""
 
 PAGES = 4

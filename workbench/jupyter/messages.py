@@ -8,6 +8,7 @@ from pydantic import Field
 
 from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Experiment, Frozen
+from workbench.views.header import AnyView, Grid, Kind
 from workbench.views.heatmap import Heatmap
 from workbench.views.tokens import TopToken
 
@@ -146,6 +147,62 @@ class DoneReply(Frozen):
     pass
 
 
+# ---- views
+
+
+class Entry(Frozen):
+    """Something to look at: the run as a whole, where `name` is empty, or a tensor of a saved value."""
+
+    name: str
+    part: int = Field(default=0, description="which tensor, where the value holds several")
+    kind: Kind
+    title: str
+    kinds: tuple[Kind, ...] = ()
+    shape: tuple[int, ...] | None = None
+
+
+class ViewsReply(Frozen):
+    entries: tuple[Entry, ...]
+
+
+class ViewParams(Frozen):
+    run: int
+    name: str = Field(default="", description="of a saved value; empty for the run as a whole")
+    part: int = 0
+    kind: Kind | None = Field(default=None, description="null for what suits it")
+    layer: int | None = None
+    head: int | None = None
+    batch: int = 0
+    position: int | None = None
+    neurons: tuple[int, ...] = Field(default=(), description="that are shown beside the strongest")
+    down: int | None = None
+    across: int | None = None
+    index: tuple[int, ...] = ()
+    merged: Literal["mean", "largest"] = "mean"
+    eager: bool = Field(default=False, description="first make the model compute attention so that there are patterns")
+
+
+class ViewReply(Frozen):
+    view: AnyView
+
+
+class TileParams(Frozen):
+    run: int
+    name: str
+    part: int = 0
+    down: int | None
+    across: int | None
+    index: tuple[int, ...]
+    window: tuple[int, int, int, int] = Field(description="rows from, to, columns from, to")
+    most: tuple[int, int] = Field(description="cells that are wanted, down and across")
+    merged: Literal["mean", "largest"] = "mean"
+    limit: float | None = None
+
+
+class TileReply(Frozen):
+    grid: Grid
+
+
 METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "models": (NoParams, ModelsReply),
     "tree": (ModelParams, TreeReply),
@@ -156,6 +213,10 @@ METHODS: dict[str, tuple[type[Frozen], type[Frozen]]] = {
     "cancel": (RunParams, DoneReply),
     "result": (RunParams, RunResult),
     "runs": (NoParams, RunsReply),
+    # views
+    "views": (RunParams, ViewsReply),
+    "view": (ViewParams, ViewReply),
+    "tile": (TileParams, TileReply),
 }
 
 

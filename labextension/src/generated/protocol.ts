@@ -46,6 +46,18 @@ export interface Methods {
     params: NoParams;
     reply: RunsReply;
   };
+  views: {
+    params: RunParams;
+    reply: ViewsReply;
+  };
+  view: {
+    params: ViewParams;
+    reply: ViewReply;
+  };
+  tile: {
+    params: TileParams;
+    reply: TileReply;
+  };
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
@@ -406,6 +418,698 @@ export interface RunSummary {
   state: 'running' | 'done' | 'failed' | 'cancelled';
   headline: string;
   seconds: number;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ViewsReply".
+ */
+export interface ViewsReply {
+  entries: Entry[];
+}
+/**
+ * Something to look at: the run as a whole, where `name` is empty, or a tensor of a saved value.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Entry".
+ */
+export interface Entry {
+  name: string;
+  /**
+   * which tensor, where the value holds several
+   */
+  part: number;
+  kind: 'residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array';
+  title: string;
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  shape: number[] | null;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ViewParams".
+ */
+export interface ViewParams {
+  run: number;
+  /**
+   * of a saved value; empty for the run as a whole
+   */
+  name: string;
+  part: number;
+  /**
+   * null for what suits it
+   */
+  kind: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array') | null;
+  layer: number | null;
+  head: number | null;
+  batch: number;
+  position: number | null;
+  /**
+   * that are shown beside the strongest
+   */
+  neurons: number[];
+  down: number | null;
+  across: number | null;
+  index: number[];
+  merged: 'mean' | 'largest';
+  /**
+   * first make the model compute attention so that there are patterns
+   */
+  eager: boolean;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ViewReply".
+ */
+export interface ViewReply {
+  view: ArrayView | ResidualView | AttentionView | LogitsView | NeuronsView | GradientView;
+}
+/**
+ * Any tensor: two axes as a picture, the others at an index each.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ArrayView".
+ */
+export interface ArrayView {
+  title: string;
+  /**
+   * the prompt's tokens, by which positions are named
+   */
+  tokens: string[];
+  /**
+   * Python that gives this view
+   */
+  code: string;
+  /**
+   * what one has to know to read it; a reason where something is missing
+   */
+  note: string;
+  /**
+   * as what else the value can be looked at
+   */
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  /**
+   * of the value itself, in the kernel
+   */
+  bytes: number;
+  kind: 'array';
+  shape: number[];
+  /**
+   * a name for each axis
+   */
+  names: string[];
+  dtype: string;
+  /**
+   * its statistics in one line
+   */
+  text: string;
+  /**
+   * axis that runs down; null where there is only one
+   */
+  down: number | null;
+  /**
+   * axis that runs to the right; null for a single number
+   */
+  across: number | null;
+  /**
+   * for each axis the index it stands at; of no meaning for the two shown
+   */
+  index: number[];
+  /**
+   * null where there is nothing to draw
+   */
+  grid: Grid | null;
+}
+/**
+ * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Grid".
+ */
+export interface Grid {
+  rows: Axis;
+  columns: Axis;
+  sheets: number;
+  dtype: 'float32' | 'float16';
+  buffer: number;
+  /**
+   * about zero, or from zero
+   */
+  scale: 'diverging' | 'sequential';
+  /**
+   * where the colours end, on both sides of zero or above it
+   */
+  limit: number;
+  /**
+   * finite numbers of the picture beyond the limit
+   */
+  clipped: number;
+  nan: number;
+  infinite: number;
+  /**
+   * how a cell stands for several numbers
+   */
+  merged: 'mean' | 'largest';
+  /**
+   * what a number is: probability, norm, nats
+   */
+  unit: string;
+  /**
+   * a word in each cell, row-major
+   */
+  texts: string[];
+  /**
+   * what is right of the diagonal does not exist
+   */
+  causal: boolean;
+}
+/**
+ * What the cells of a picture are along one side: `size` cells from `start`, each of `step` numbers.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Axis".
+ */
+export interface Axis {
+  /**
+   * position, feature, layer, head, query, key, …
+   */
+  name: string;
+  /**
+   * cells
+   */
+  size: number;
+  /**
+   * index of the first number
+   */
+  start: number;
+  /**
+   * numbers merged into one cell
+   */
+  step: number;
+  /**
+   * numbers along the whole axis, seen or not
+   */
+  length: number;
+  /**
+   * a word for each cell, such as its token; empty for numbers
+   */
+  labels: string[];
+}
+/**
+ * The residual stream: how large it is, and what the model would say if it stopped here.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "ResidualView".
+ */
+export interface ResidualView {
+  title: string;
+  /**
+   * the prompt's tokens, by which positions are named
+   */
+  tokens: string[];
+  /**
+   * Python that gives this view
+   */
+  code: string;
+  /**
+   * what one has to know to read it; a reason where something is missing
+   */
+  note: string;
+  /**
+   * as what else the value can be looked at
+   */
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  /**
+   * of the value itself, in the kernel
+   */
+  bytes: number;
+  kind: 'residual';
+  norms: Grid1;
+  /**
+   * (layer, position), the top token's probability, its text in each cell
+   */
+  lens: Grid | null;
+  /**
+   * by cell, row-major: the likeliest tokens after the first, each with its probability
+   */
+  runners: string[][];
+}
+/**
+ * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
+ */
+export interface Grid1 {
+  rows: Axis;
+  columns: Axis;
+  sheets: number;
+  dtype: 'float32' | 'float16';
+  buffer: number;
+  /**
+   * about zero, or from zero
+   */
+  scale: 'diverging' | 'sequential';
+  /**
+   * where the colours end, on both sides of zero or above it
+   */
+  limit: number;
+  /**
+   * finite numbers of the picture beyond the limit
+   */
+  clipped: number;
+  nan: number;
+  infinite: number;
+  /**
+   * how a cell stands for several numbers
+   */
+  merged: 'mean' | 'largest';
+  /**
+   * what a number is: probability, norm, nats
+   */
+  unit: string;
+  /**
+   * a word in each cell, row-major
+   */
+  texts: string[];
+  /**
+   * what is right of the diagonal does not exist
+   */
+  causal: boolean;
+}
+/**
+ * The heads of one layer: small pictures of all, one of them large.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "AttentionView".
+ */
+export interface AttentionView {
+  title: string;
+  /**
+   * the prompt's tokens, by which positions are named
+   */
+  tokens: string[];
+  /**
+   * Python that gives this view
+   */
+  code: string;
+  /**
+   * what one has to know to read it; a reason where something is missing
+   */
+  note: string;
+  /**
+   * as what else the value can be looked at
+   */
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  /**
+   * of the value itself, in the kernel
+   */
+  bytes: number;
+  kind: 'attention';
+  layer: number | null;
+  /**
+   * of the model; 1 where the value is of one layer only
+   */
+  layers: number;
+  /**
+   * row of the batch
+   */
+  batch: number;
+  /**
+   * rows of the batch
+   */
+  rows: number;
+  thumbs: Grid2;
+  pattern: Grid3;
+  /**
+   * heads that `pattern` holds
+   */
+  heads: number[];
+  scores: HeadScore[];
+}
+/**
+ * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
+ */
+export interface Grid2 {
+  rows: Axis;
+  columns: Axis;
+  sheets: number;
+  dtype: 'float32' | 'float16';
+  buffer: number;
+  /**
+   * about zero, or from zero
+   */
+  scale: 'diverging' | 'sequential';
+  /**
+   * where the colours end, on both sides of zero or above it
+   */
+  limit: number;
+  /**
+   * finite numbers of the picture beyond the limit
+   */
+  clipped: number;
+  nan: number;
+  infinite: number;
+  /**
+   * how a cell stands for several numbers
+   */
+  merged: 'mean' | 'largest';
+  /**
+   * what a number is: probability, norm, nats
+   */
+  unit: string;
+  /**
+   * a word in each cell, row-major
+   */
+  texts: string[];
+  /**
+   * what is right of the diagonal does not exist
+   */
+  causal: boolean;
+}
+/**
+ * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
+ */
+export interface Grid3 {
+  rows: Axis;
+  columns: Axis;
+  sheets: number;
+  dtype: 'float32' | 'float16';
+  buffer: number;
+  /**
+   * about zero, or from zero
+   */
+  scale: 'diverging' | 'sequential';
+  /**
+   * where the colours end, on both sides of zero or above it
+   */
+  limit: number;
+  /**
+   * finite numbers of the picture beyond the limit
+   */
+  clipped: number;
+  nan: number;
+  infinite: number;
+  /**
+   * how a cell stands for several numbers
+   */
+  merged: 'mean' | 'largest';
+  /**
+   * what a number is: probability, norm, nats
+   */
+  unit: string;
+  /**
+   * a word in each cell, row-major
+   */
+  texts: string[];
+  /**
+   * what is right of the diagonal does not exist
+   */
+  causal: boolean;
+}
+/**
+ * What a head does, in numbers between 0 and 1, but for the entropy in nats.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "HeadScore".
+ */
+export interface HeadScore {
+  head: number;
+  entropy: number;
+  /**
+   * attention to the token before
+   */
+  previous: number;
+  /**
+   * attention to the first token
+   */
+  first: number;
+  itself: number;
+  /**
+   * to what came after the same token before; null if none came twice
+   */
+  induction: number | null;
+}
+/**
+ * The most probable next tokens by position; never the whole vocabulary.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "LogitsView".
+ */
+export interface LogitsView {
+  title: string;
+  /**
+   * the prompt's tokens, by which positions are named
+   */
+  tokens: string[];
+  /**
+   * Python that gives this view
+   */
+  code: string;
+  /**
+   * what one has to know to read it; a reason where something is missing
+   */
+  note: string;
+  /**
+   * as what else the value can be looked at
+   */
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  /**
+   * of the value itself, in the kernel
+   */
+  bytes: number;
+  kind: 'logits';
+  vocabulary: number;
+  /**
+   * one for each position that is shown
+   */
+  at: LogitsAt[];
+}
+/**
+ * The next token after one position.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "LogitsAt".
+ */
+export interface LogitsAt {
+  position: number;
+  /**
+   * KL divergence of after from before, in nats; null without a before
+   */
+  kl: number | null;
+  /**
+   * of after, in nats
+   */
+  entropy: number;
+  top: Candidate[];
+}
+/**
+ * A next token, before and after: its probability and its rank, 1 for the likeliest.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "Candidate".
+ */
+export interface Candidate {
+  token: string;
+  id: number;
+  before: number | null;
+  before_rank: number | null;
+  after: number;
+  after_rank: number;
+}
+/**
+ * The neurons of an MLP that answer most, and one of them over the text.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "NeuronsView".
+ */
+export interface NeuronsView {
+  title: string;
+  /**
+   * the prompt's tokens, by which positions are named
+   */
+  tokens: string[];
+  /**
+   * Python that gives this view
+   */
+  code: string;
+  /**
+   * what one has to know to read it; a reason where something is missing
+   */
+  note: string;
+  /**
+   * as what else the value can be looked at
+   */
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  /**
+   * of the value itself, in the kernel
+   */
+  bytes: number;
+  kind: 'mlp';
+  layer: number | null;
+  layers: number;
+  /**
+   * how many neurons there are
+   */
+  width: number;
+  /**
+   * of the rows of `grid`, the strongest first, then what was asked for
+   */
+  neurons: number[];
+  /**
+   * at which position each is strongest
+   */
+  at: number[];
+  grid: Grid4;
+}
+/**
+ * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
+ */
+export interface Grid4 {
+  rows: Axis;
+  columns: Axis;
+  sheets: number;
+  dtype: 'float32' | 'float16';
+  buffer: number;
+  /**
+   * about zero, or from zero
+   */
+  scale: 'diverging' | 'sequential';
+  /**
+   * where the colours end, on both sides of zero or above it
+   */
+  limit: number;
+  /**
+   * finite numbers of the picture beyond the limit
+   */
+  clipped: number;
+  nan: number;
+  infinite: number;
+  /**
+   * how a cell stands for several numbers
+   */
+  merged: 'mean' | 'largest';
+  /**
+   * what a number is: probability, norm, nats
+   */
+  unit: string;
+  /**
+   * a word in each cell, row-major
+   */
+  texts: string[];
+  /**
+   * what is right of the diagonal does not exist
+   */
+  causal: boolean;
+}
+/**
+ * How a number at the end depends on the values here: how much, and in which direction.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "GradientView".
+ */
+export interface GradientView {
+  title: string;
+  /**
+   * the prompt's tokens, by which positions are named
+   */
+  tokens: string[];
+  /**
+   * Python that gives this view
+   */
+  code: string;
+  /**
+   * what one has to know to read it; a reason where something is missing
+   */
+  note: string;
+  /**
+   * as what else the value can be looked at
+   */
+  kinds: ('residual' | 'attention' | 'logits' | 'mlp' | 'gradient' | 'array')[];
+  /**
+   * of the value itself, in the kernel
+   */
+  bytes: number;
+  kind: 'gradient';
+  /**
+   * what was differentiated
+   */
+  of: string;
+  norms: Grid5;
+  /**
+   * (layer, position), activation × gradient, summed over features
+   */
+  product: Grid | null;
+}
+/**
+ * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
+ */
+export interface Grid5 {
+  rows: Axis;
+  columns: Axis;
+  sheets: number;
+  dtype: 'float32' | 'float16';
+  buffer: number;
+  /**
+   * about zero, or from zero
+   */
+  scale: 'diverging' | 'sequential';
+  /**
+   * where the colours end, on both sides of zero or above it
+   */
+  limit: number;
+  /**
+   * finite numbers of the picture beyond the limit
+   */
+  clipped: number;
+  nan: number;
+  infinite: number;
+  /**
+   * how a cell stands for several numbers
+   */
+  merged: 'mean' | 'largest';
+  /**
+   * what a number is: probability, norm, nats
+   */
+  unit: string;
+  /**
+   * a word in each cell, row-major
+   */
+  texts: string[];
+  /**
+   * what is right of the diagonal does not exist
+   */
+  causal: boolean;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "TileParams".
+ */
+export interface TileParams {
+  run: number;
+  name: string;
+  part: number;
+  down: number | null;
+  across: number | null;
+  index: number[];
+  /**
+   * rows from, to, columns from, to
+   *
+   * @minItems 4
+   * @maxItems 4
+   */
+  window: unknown[];
+  /**
+   * cells that are wanted, down and across
+   *
+   * @minItems 2
+   * @maxItems 2
+   */
+  most: unknown[];
+  merged: 'mean' | 'largest';
+  limit: number | null;
+}
+/**
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "TileReply".
+ */
+export interface TileReply {
+  grid: Grid;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema
