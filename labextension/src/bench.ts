@@ -153,6 +153,10 @@ export class Bench {
 
   // ---- asking the kernel
 
+  /** A request of a view's own, beside those that the state is made of. */
+  readonly request = <M extends Method>(method: M, params: Methods[M]['params']): Promise<Answer<M>> =>
+    this.transport?.request(method, params) ?? Promise.reject(new Disconnected(`not connected: ${method}`));
+
   /** Ask, and act on the answer unless a newer request of the kind has been made meanwhile. */
   private async ask<M extends Method>(
     method: M,

@@ -85,7 +85,7 @@ def test_a_click_reaches_a_tensor_and_comes_back_as_code(page: Page, lab: Lab) -
     assert "1 intervention" in headline
     results = page.get_by_role("main").get_by_role("region", name="Results")
     expect(results).to_be_visible()
-    expect(results.get_by_role("img", name=re.compile("Heatmap of"))).to_be_visible()
+    expect(results.get_by_role("img", name=re.compile("Picture of")).first).to_be_visible(timeout=SOON)
     table = results.get_by_role("table", name="Next token probabilities")
     before = {each.inner_text() for each in table.get_by_role("row").all()}
     assert any("Paris" in each for each in before)

@@ -76,7 +76,8 @@ class ResidualView(Header):
     """The residual stream: how large it is, and what the model would say if it stopped here."""
 
     kind: Literal["residual"] = "residual"
-    norms: Grid = Field(description="(layer, position)")
+    norms: Grid
+    """(layer, position)."""
     lens: Grid | None = Field(description="(layer, position), the top token's probability, its text in each cell")
     runners: tuple[tuple[str, ...], ...] = Field(
         default=(), description="by cell, row-major: the likeliest tokens after the first, each with its probability"
@@ -102,8 +103,10 @@ class AttentionView(Header):
     layers: int = Field(default=1, description="of the model; 1 where the value is of one layer only")
     batch: int = Field(default=0, description="row of the batch")
     rows: int = Field(default=1, description="rows of the batch")
-    thumbs: Grid = Field(description="a sheet for each head, (query, key), small")
-    pattern: Grid = Field(description="sheets as `heads` says, (query, key), whole where there is room for it")
+    thumbs: Grid
+    """A sheet for each head, (query, key), small."""
+    pattern: Grid
+    """Sheets as `heads` says, (query, key), whole where there is room for it."""
     heads: tuple[int, ...] = Field(description="heads that `pattern` holds")
     scores: tuple[HeadScore, ...]
 
@@ -145,7 +148,8 @@ class NeuronsView(Header):
     width: int = Field(description="how many neurons there are")
     neurons: tuple[int, ...] = Field(description="of the rows of `grid`, the strongest first, then what was asked for")
     at: tuple[int, ...] = Field(description="at which position each is strongest")
-    grid: Grid = Field(description="(neuron, position)")
+    grid: Grid
+    """(neuron, position)."""
 
 
 class GradientView(Header):
@@ -153,7 +157,8 @@ class GradientView(Header):
 
     kind: Literal["gradient"] = "gradient"
     of: str = Field(description="what was differentiated")
-    norms: Grid = Field(description="(layer, position), norm of the gradient")
+    norms: Grid
+    """(layer, position), norm of the gradient."""
     product: Grid | None = Field(description="(layer, position), activation × gradient, summed over features")
 
 

@@ -642,7 +642,7 @@ export interface ResidualView {
    */
   bytes: number;
   kind: 'residual';
-  norms: Grid1;
+  norms: Grid;
   /**
    * (layer, position), the top token's probability, its text in each cell
    */
@@ -651,46 +651,6 @@ export interface ResidualView {
    * by cell, row-major: the likeliest tokens after the first, each with its probability
    */
   runners: string[][];
-}
-/**
- * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
- */
-export interface Grid1 {
-  rows: Axis;
-  columns: Axis;
-  sheets: number;
-  dtype: 'float32' | 'float16';
-  buffer: number;
-  /**
-   * about zero, or from zero
-   */
-  scale: 'diverging' | 'sequential';
-  /**
-   * where the colours end, on both sides of zero or above it
-   */
-  limit: number;
-  /**
-   * finite numbers of the picture beyond the limit
-   */
-  clipped: number;
-  nan: number;
-  infinite: number;
-  /**
-   * how a cell stands for several numbers
-   */
-  merged: 'mean' | 'largest';
-  /**
-   * what a number is: probability, norm, nats
-   */
-  unit: string;
-  /**
-   * a word in each cell, row-major
-   */
-  texts: string[];
-  /**
-   * what is right of the diagonal does not exist
-   */
-  causal: boolean;
 }
 /**
  * The heads of one layer: small pictures of all, one of them large.
@@ -734,93 +694,13 @@ export interface AttentionView {
    * rows of the batch
    */
   rows: number;
-  thumbs: Grid2;
-  pattern: Grid3;
+  thumbs: Grid;
+  pattern: Grid;
   /**
    * heads that `pattern` holds
    */
   heads: number[];
   scores: HeadScore[];
-}
-/**
- * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
- */
-export interface Grid2 {
-  rows: Axis;
-  columns: Axis;
-  sheets: number;
-  dtype: 'float32' | 'float16';
-  buffer: number;
-  /**
-   * about zero, or from zero
-   */
-  scale: 'diverging' | 'sequential';
-  /**
-   * where the colours end, on both sides of zero or above it
-   */
-  limit: number;
-  /**
-   * finite numbers of the picture beyond the limit
-   */
-  clipped: number;
-  nan: number;
-  infinite: number;
-  /**
-   * how a cell stands for several numbers
-   */
-  merged: 'mean' | 'largest';
-  /**
-   * what a number is: probability, norm, nats
-   */
-  unit: string;
-  /**
-   * a word in each cell, row-major
-   */
-  texts: string[];
-  /**
-   * what is right of the diagonal does not exist
-   */
-  causal: boolean;
-}
-/**
- * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
- */
-export interface Grid3 {
-  rows: Axis;
-  columns: Axis;
-  sheets: number;
-  dtype: 'float32' | 'float16';
-  buffer: number;
-  /**
-   * about zero, or from zero
-   */
-  scale: 'diverging' | 'sequential';
-  /**
-   * where the colours end, on both sides of zero or above it
-   */
-  limit: number;
-  /**
-   * finite numbers of the picture beyond the limit
-   */
-  clipped: number;
-  nan: number;
-  infinite: number;
-  /**
-   * how a cell stands for several numbers
-   */
-  merged: 'mean' | 'largest';
-  /**
-   * what a number is: probability, norm, nats
-   */
-  unit: string;
-  /**
-   * a word in each cell, row-major
-   */
-  texts: string[];
-  /**
-   * what is right of the diagonal does not exist
-   */
-  causal: boolean;
 }
 /**
  * What a head does, in numbers between 0 and 1, but for the entropy in nats.
@@ -955,47 +835,7 @@ export interface NeuronsView {
    * at which position each is strongest
    */
   at: number[];
-  grid: Grid4;
-}
-/**
- * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
- */
-export interface Grid4 {
-  rows: Axis;
-  columns: Axis;
-  sheets: number;
-  dtype: 'float32' | 'float16';
-  buffer: number;
-  /**
-   * about zero, or from zero
-   */
-  scale: 'diverging' | 'sequential';
-  /**
-   * where the colours end, on both sides of zero or above it
-   */
-  limit: number;
-  /**
-   * finite numbers of the picture beyond the limit
-   */
-  clipped: number;
-  nan: number;
-  infinite: number;
-  /**
-   * how a cell stands for several numbers
-   */
-  merged: 'mean' | 'largest';
-  /**
-   * what a number is: probability, norm, nats
-   */
-  unit: string;
-  /**
-   * a word in each cell, row-major
-   */
-  texts: string[];
-  /**
-   * what is right of the diagonal does not exist
-   */
-  causal: boolean;
+  grid: Grid;
 }
 /**
  * How a number at the end depends on the values here: how much, and in which direction.
@@ -1030,51 +870,11 @@ export interface GradientView {
    * what was differentiated
    */
   of: string;
-  norms: Grid5;
+  norms: Grid;
   /**
    * (layer, position), activation × gradient, summed over features
    */
   product: Grid | null;
-}
-/**
- * A picture's numbers, row-major; NaN and Inf stay what they are. With `sheets`, as many pictures one by one.
- */
-export interface Grid5 {
-  rows: Axis;
-  columns: Axis;
-  sheets: number;
-  dtype: 'float32' | 'float16';
-  buffer: number;
-  /**
-   * about zero, or from zero
-   */
-  scale: 'diverging' | 'sequential';
-  /**
-   * where the colours end, on both sides of zero or above it
-   */
-  limit: number;
-  /**
-   * finite numbers of the picture beyond the limit
-   */
-  clipped: number;
-  nan: number;
-  infinite: number;
-  /**
-   * how a cell stands for several numbers
-   */
-  merged: 'mean' | 'largest';
-  /**
-   * what a number is: probability, norm, nats
-   */
-  unit: string;
-  /**
-   * a word in each cell, row-major
-   */
-  texts: string[];
-  /**
-   * what is right of the diagonal does not exist
-   */
-  causal: boolean;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema

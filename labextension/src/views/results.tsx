@@ -1,12 +1,14 @@
 /** Where a run is read: next tokens before and after, saved values, logs. */
 
-import { useSyncExternalStore } from 'react';
+import { useState, useSyncExternalStore } from 'react';
 import type { Bench } from '../bench';
-import { SavedValue } from './heatmap';
+import { RunViews } from './runviews';
+import { Selection } from './selection';
 import { TopTokens } from './toptokens';
 
 export function Results({ bench }: { bench: Bench }) {
-  const { result, buffers, logs } = useSyncExternalStore(bench.subscribe, bench.snapshot);
+  const { result, logs } = useSyncExternalStore(bench.subscribe, bench.snapshot);
+  const [selection] = useState(() => new Selection());
   return (
     <div className="wb-columns">
       <section role="region" aria-label="Results" className="wb-main">
@@ -17,8 +19,11 @@ export function Results({ bench }: { bench: Bench }) {
             {result.fault && <p className="wb-fault">{result.fault.message}</p>}
             <TopTokens before={result.before} after={result.after} />
             {result.saved.map(saved => (
-              <SavedValue key={saved.name} saved={saved} data={saved.view ? buffers[saved.view.buffer] : undefined} />
+              <p key={saved.name} className="wb-quiet" role="region" aria-label={`Saved ${saved.name}`}>
+                {saved.name} · {saved.path || 'model'}.{saved.port} · {saved.text}
+              </p>
             ))}
+            {result.state === 'done' && <RunViews run={result.run} request={bench.request} selection={selection} />}
           </>
         ) : (
           <p className="wb-empty">No run yet. Run shows the next tokens before and after, and each saved value.</p>

@@ -1,0 +1,93 @@
+/**
+ * The colours of all pictures, chosen once: blue below zero, orange above, about a neutral that is the page's own;
+ * blue alone for what has no sign. Told apart by colour-blind eyes too.
+ */
+
+type Colour = [number, number, number];
+
+interface Theme {
+  below: Colour;
+  neutral: Colour;
+  above: Colour;
+  missing: Colour;
+}
+
+const LIGHT: Theme = { below: [33, 102, 172], neutral: [255, 255, 255], above: [224, 112, 20], missing: [150, 150, 150] };
+const DARK: Theme = { below: [92, 164, 232], neutral: [30, 31, 34], above: [240, 146, 62], missing: [118, 118, 118] };
+
+const STEPS = 256;
+
+export interface Palette {
+  dark: boolean;
+  diverging: Uint32Array;
+  sequential: Uint32Array;
+  missing: number;
+  /** For a legend, as CSS. */
+  css: { diverging: string; sequential: string };
+  theme: Theme;
+}
+
+const mix = (from: Colour, to: Colour, part: number): Colour =>
+  from.map((channel, index) => Math.round(channel + (to[index] - channel) * part)) as Colour;
+
+/** A colour as a pixel of an ImageData on a little-endian machine. */
+const pixel = ([red, green, blue]: Colour): number => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+
+export const css = ([red, green, blue]: Colour): string => `rgb(${red}, ${green}, ${blue})`;
+
+function made(theme: Theme, dark: boolean): Palette {
+  const diverging = new Uint32Array(2 * STEPS + 1);
+  const sequential = new Uint32Array(STEPS + 1);
+  for (let step = 0; step <= STEPS; step += 1) {
+    const part = step / STEPS;
+    diverging[STEPS - step] = pixel(mix(theme.neutral, theme.below, part));
+    diverging[STEPS + step] = pixel(mix(theme.neutral, theme.above, part));
+    sequential[step] = pixel(mix(theme.neutral, theme.below, part));
+  }
+  const [below, neutral, above] = [theme.below, theme.neutral, theme.above].map(css);
+  return {
+    dark,
+    diverging,
+    sequential,
+    missing: pixel(theme.missing),
+    css: {
+      diverging: `linear-gradient(to right, ${below}, ${neutral}, ${above})`,
+      sequential: `linear-gradient(to right, ${neutral}, ${below})`
+    },
+    theme
+  };
+}
+
+const PALETTES = { light: made(LIGHT, false), dark: made(DARK, true) };
+
+export const palette = (dark: boolean): Palette => (dark ? PALETTES.dark : PALETTES.light);
+
+/** Whether what stands behind an element is dark; asked of the page itself, since every host says it in another way. */
+export function isDark(element: Element | null): boolean {
+  for (let each = element; each; each = each.parentElement) {
+    const found = /rgba?\(([^)]+)\)/.exec(getComputedStyle(each).backgroundColor);
+    const [red, green, blue, alpha = 1] = (found?.[1] ?? '').split(',').map(Number);
+    if (found && alpha > 0) {
+      return 0.299 * red + 0.587 * green + 0.114 * blue < 128;
+    }
+  }
+  return false;
+}
+
+/** The part of the way to the end of the colours, -1 to 1. */
+export const part = (value: number, limit: number): number => Math.max(-1, Math.min(1, value / (limit || 1)));
+
+/** A number's pixel. */
+export function colour(value: number, limit: number, scale: 'diverging' | 'sequential', of: Palette): number {
+  if (Number.isNaN(value)) {
+    return of.missing;
+  }
+  const at = part(value, limit);
+  return scale === 'diverging' ? of.diverging[STEPS + Math.round(at * STEPS)] : of.sequential[Math.round(Math.abs(at) * STEPS)];
+}
+
+export const rgb = (value: number): string => `rgb(${value & 255}, ${(value >> 8) & 255}, ${(value >> 16) & 255})`;
+
+/** Black or white, whichever is read better on a pixel. */
+export const ink = (value: number): string =>
+  0.299 * (value & 255) + 0.587 * ((value >> 8) & 255) + 0.114 * ((value >> 16) & 255) > 140 ? '#1a1a1a' : '#ffffff';
