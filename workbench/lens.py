@@ -374,6 +374,7 @@ def unembedding(model: LanguageModel) -> Callable[[Tensor], Tensor]:
         >>> unembedding(wb.demo("gpt2"))(torch.zeros(2, 128)).shape
         torch.Size([2, 970])
     """
+    model._ready()  # the weights, where no pass has loaded them yet
     norm, unembed = model.final_norm.module, model.unembed.module
 
     def logits(stream: Tensor) -> Tensor:
