@@ -1,9 +1,12 @@
-"""The families' table: after a run of the tests, which family passed which check."""
+"""What all tests share: one thread each, and after a run the families' table, which family passed which check."""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests share the cores, their servers and kernels too
 
 from tests.families import FAMILIES, LACKS
 

@@ -68,7 +68,10 @@ def _no_weights(away: Any, llama: Any) -> Iterator[None]:
 def same(one: Any, other: Any) -> None:
     one, other = getattr(one, "value", one), getattr(other, "value", other)
     assert type(one) is type(other)
-    assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    if isinstance(one, torch.Tensor):  # two processes may add up in another order
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    else:
+        assert one == other
 
 
 # ---- traces
