@@ -34,7 +34,8 @@ QUICK = (
     python("unit tests", "pytest", "tests", "--ignore=tests/browser", "-n", "auto", "--dist", "loadfile", live=True),
 )
 SLOW = (
-    python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True),
+    # Without progress bars: whether one is shown is a question of how busy the machine is.
+    python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True, TQDM_DISABLE="1"),
     python("browser tests", "pytest", "tests/browser", live=True),
 )
 OF = {
