@@ -109,7 +109,7 @@ tracer.log("norm", hidden.norm())""",
     assert " · 1 intervention · 1 value saved" in said[1]
     run = newest(page)
     assert (run["title"], run["purpose"], run["state"]) == ("silent", "trace", "done")
-    assert run["headline"] == said[1]
+    assert run["headline"] == said[1].splitlines()[0]
     assert run["code"].startswith(f'%%trace model "{PROMPT}" --name silent\nwb.ablate(')
     assert run["sites"] == [
         {"path": "transformer.h.0.mlp", "port": "output", "saved": False, "changed": True},
@@ -126,10 +126,12 @@ tracer.log("norm", hidden.norm())""",
     clean = logits()[0, -1].softmax(-1)
     assert before[0]["probability"] == pytest.approx(float(clean[before[0]["id"]]), abs=1e-6)
     assert [each["id"] for each in before] == [each["id"] for each in after]
+    page.wait(lambda message: [event["line"]["text"] for event in page.told("log")][-1:] == [line["text"]])
+    page.wait(lambda message: page.told("run")[-1]["summary"]["state"] == "done")
     told = [event["summary"]["run"] for event in page.told("run")]
     assert told.count(run["run"]) == 2  # begun, done
-    assert [event["line"]["text"] for event in page.told("log")][-1] == line["text"]
-    assert outputs(page, "wb.runs()[-1]") == [run["headline"]]
+    (again,) = outputs(page, "wb.runs()[-1]")
+    assert again.splitlines()[0] == run["headline"]
 
 
 @pytest.mark.parametrize("option", ["", " --validate"])
