@@ -218,9 +218,12 @@ export class Bench {
     } else {
       this.set({ tokens: null, shapes: null, how: asked.tokenizes ? 'type a prompt to see shapes' : '' });
     }
-    void this.ask('code', { experiment, form, remote }, ({ reply }) =>
-      this.set({ code: reply.code, faults: reply.faults, lines: reply.lines, words: reply.words, trouble: null, wrap: '' })
-    );
+    void this.ask('code', { experiment, form, remote }, ({ reply }) => {
+      const { code, faults, lines, words } = reply;
+      const { trouble, result } = this.state;
+      // What a run said stays until the next change, also when the run was quicker than this answer.
+      this.set({ code, faults, lines, words, wrap: '', trouble: trouble && trouble === result?.fault ? trouble : null });
+    });
   }
 
   private async restoreRun(): Promise<void> {
@@ -422,7 +425,7 @@ export class Bench {
 
   private travel(experiment: Experiment | undefined): void {
     if (experiment) {
-      this.set({ experiment, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
+      this.set({ experiment, trouble: null, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
       this.settle();
     }
   }
@@ -434,7 +437,7 @@ export class Bench {
     }
     this.older = null;
     this.timeline.push(this.state.experiment, kind || null);
-    this.set({ experiment, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
+    this.set({ experiment, trouble: null, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
     if (kind) {
       window.clearTimeout(this.typing);
       this.typing = window.setTimeout(() => this.settle(), TYPING);
