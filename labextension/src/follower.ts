@@ -144,7 +144,7 @@ export class Follower {
         events => this.bench.heard(events),
         () => {
           if (mine === this.connecting) {
-            this.lose('no workbench', 'the kernel closed the line');
+            this.lose('no workbench', this.lost === null ? 'the kernel closed the line' : ''); // why was said already
           }
         }
       );
