@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
-from tests.browser.desk import EIFFEL, SOON, act, code, panel, run, shot
+from tests.browser.desk import EIFFEL, SOON, act, code, panel, row, run, shot
 from tests.browser.server import Lab
 from tests.serving import GPT2, serving
 
@@ -22,6 +22,7 @@ def test_the_panels_run_on_a_server(page: Page, lab: Lab, tmp_path: Path) -> Non
         )
         expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)
         panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+        expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=SOON)  # the rows stand
         act(page, "transformer.h.2.mlp", "Ablate")
         act(page, "transformer.h.3", "Save output")
         where = panel(page).get_by_role("group", name="Where it runs")

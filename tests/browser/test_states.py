@@ -49,6 +49,9 @@ def test_another_kernel_has_no_models_until_it_makes_some(page: Page, lab: Lab) 
     expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("newer", timeout=SOON)
     expect(panel(page).get_by_role("textbox", name="Prompt")).to_have_value(EIFFEL)
     expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=SOON)
+    panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+    search(page, "lm_head")
+    expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=SOON)
     assert "Paris" in run(page).inner_text()
 
 

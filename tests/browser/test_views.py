@@ -17,7 +17,7 @@ from torch import Tensor
 import workbench as wb
 from tests.browser import lab as do
 from tests.browser import server
-from tests.browser.desk import EIFFEL, SOON, act, open_demo, panel, results, run, search, shot
+from tests.browser.desk import EIFFEL, SOON, act, open_demo, panel, reading, results, run, search, shot
 from tests.browser.server import Lab
 
 AXE = server.ROOT / "node_modules" / "axe-core" / "axe.min.js"
@@ -115,6 +115,7 @@ def test_what_is_read_off_each_picture_is_what_plain_torch_gives(desk: Page, pla
     act(page, "transformer.h.1", "Save output")
     search(page, "")
     run(page)
+    reading(page, "Results")
 
     # the logit lens: top token and probability; norms
     lens = canvas(page, "Picture of logit lens")
