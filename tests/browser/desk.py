@@ -132,9 +132,10 @@ def offer(card: Locator, part: str) -> None:
 
 def reading(page: Page, tab: str) -> Locator:
     """Turn to a tab of the Results: its panel."""
-    read = results(page)  # a dock of JupyterLab's is a tab panel too, and may be called Results
-    read.get_by_role("tablist", name="Runs").get_by_role("tab", name=re.compile(f"^{tab}")).click()
-    return read.get_by_role("tabpanel", name=re.compile(f"^{tab}"))
+    main = page.get_by_role("main")
+    main.get_by_role("tablist", name="Runs").get_by_role("tab", name=re.compile(f"^{tab}")).click()
+    # The last: JupyterLab's dock around it is a tab panel too, and may be called Results as well.
+    return main.get_by_role("tabpanel", name=re.compile(f"^{tab}")).last
 
 
 def copied(page: Page) -> str:
