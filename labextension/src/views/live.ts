@@ -20,6 +20,8 @@ export interface Live {
   change(change: Change): void;
 }
 
+const AGAIN = 1000; // ms until what was asked is asked again, when the line was cut before the answer came
+
 /** Once the next picture is on the screen. */
 const painted = (act: () => void) => requestAnimationFrame(() => window.setTimeout(act));
 
@@ -35,15 +37,17 @@ export function useLive(
   useEffect(() => setGot(given), [given]);
   const [trouble, setTrouble] = useState<string | null>(null);
   const number = useRef(0);
+  const later = useRef<number>();
   const last = useRef<Options>({ ...SUITS, ...first });
   const told = useRef(settled);
   told.current = settled;
   const { run, name, part } = of;
-  const change = useCallback(
+  const ask = useCallback(
     (change: Change) => {
       if (!request) {
         return;
       }
+      window.clearTimeout(later.current);
       const mine = ++number.current;
       const asked = performance.now();
       const other = change.kind && change.kind !== last.current.kind; // another kind has other choices
@@ -60,12 +64,22 @@ export function useLive(
           }
         })
         .catch(error => {
-          if (mine === number.current && !(error instanceof Disconnected)) {
+          if (mine !== number.current) {
+            return;
+          }
+          if (error instanceof Disconnected) {
+            later.current = window.setTimeout(() => ask({}), AGAIN);
+          } else {
             setTrouble(error instanceof Error ? error.message : String(error));
           }
         });
     },
     [request, run, name, part]
   );
-  return { got, trouble, change };
+  const gone = useCallback(() => {
+    number.current += 1;
+    window.clearTimeout(later.current);
+  }, []);
+  useEffect(() => gone, [gone]);
+  return { got, trouble, change: ask };
 }
