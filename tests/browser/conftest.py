@@ -87,7 +87,7 @@ def opened(browser: Browser, lab: server.Lab) -> Iterator[tuple[Page, list[str]]
     """A page with a notebook, the demo model in its kernel, and what its console heard."""
     heard: list[str] = []
     page = new_page(browser, lab.url, lab.token, heard)
-    on_desk.open_demo(page, lab, "desk.ipynb")
+    on_desk.open_demo(page, lab, "desk.ipynb", workspace="desk")
     yield page, heard
     page.context.close()
 

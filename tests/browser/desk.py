@@ -40,9 +40,9 @@ def results(page: Page) -> Locator:
     return page.get_by_role("main").get_by_role("region", name="Results")
 
 
-def open_demo(page: Page, lab: server.Lab, name: str) -> None:
+def open_demo(page: Page, lab: server.Lab, name: str, workspace: str = "") -> None:
     """A notebook with the demo model in its kernel, and the panel that found it."""
-    do.open_notebook(page, do.write_notebook(lab.folder, name, ""))
+    do.open_notebook(page, do.write_notebook(lab.folder, name, ""), workspace=workspace)
     do.run_cell(page, "import workbench as wb\nmodel = wb.demo()")
     expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=SOON)
 

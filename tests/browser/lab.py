@@ -26,9 +26,12 @@ def write_notebook(folder: Path, name: str, *cells: str) -> str:
     return name
 
 
-def open_notebook(page: Page, name: str, *, reset: bool = True) -> Locator:
-    """Opens JupyterLab on one notebook and waits for its kernel; `reset` closes what was open before."""
-    page.goto(f"lab/tree/{name}{'?reset' if reset else ''}")
+def open_notebook(page: Page, name: str, *, reset: bool = True, workspace: str = "") -> Locator:
+    """Opens JupyterLab on one notebook and waits for its kernel; `reset` closes what was open before.
+
+    Pages of one workspace keep what is open in one place: a page that others are opened beside needs one of its own.
+    """
+    page.goto(f"lab{workspace and '/workspaces/'}{workspace}/tree/{name}{'?reset' if reset else ''}")
     return connected(page)
 
 
