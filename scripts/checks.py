@@ -40,7 +40,8 @@ QUICK = (
 SLOW = (
     # Without progress bars: whether one is shown is a question of how busy the machine is.
     python("notebooks", "pytest", "--nbval", "--nbval-current-env", "notebooks", live=True, TQDM_DISABLE="1"),
-    python("browser tests", "pytest", "tests/browser", live=True),
+    # Tried twice: a real browser on a busy machine. What passed only the second time is named (R).
+    python("browser tests", "pytest", "tests/browser", "--reruns", "1", "-rR", live=True),
 )
 OF = {
     "check": QUICK,

@@ -31,6 +31,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
   const query = useDeferredValue(filter.trim());
   const [active, setActive] = useState<{ row: number; fold: boolean }>({ row: 0, fold: false });
   const [pointed, setPointed] = useState<{ row: number; fold: boolean } | null>(null);
+  const [descending, setDescending] = useState(false);
   const [more, setMore] = useState<Place | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const typed = useRef({ text: '', at: 0 });
@@ -128,6 +129,16 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
     setActive({ row: lines[to].row, fold: lines[to].fold });
     virtual.scrollToIndex(to);
   };
+  // Down from the search, to the first that fits all that was typed: what is shown may be some letters behind.
+  useEffect(() => {
+    if (descending && query === filter.trim()) {
+      setDescending(false);
+      if (lines.length) {
+        go(Math.max(0, lines.findIndex(line => !line.leads)));
+        scroller.current?.focus();
+      }
+    }
+  });
   const element = (line: Line) => document.getElementById(idOf(line));
   const out = (line: Line): number => {
     for (let index = at - 1; index >= 0; index -= 1) {
@@ -232,11 +243,9 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
         value={filter}
         onChange={event => setFilter(event.target.value)}
         onKeyDown={event => {
-          if (event.key === 'ArrowDown' && lines.length) {
+          if (event.key === 'ArrowDown') {
             event.preventDefault();
-            const first = lines.findIndex(line => !line.leads);
-            go(Math.max(0, first));
-            scroller.current?.focus();
+            setDescending(true);
           } else if (event.key === 'Escape' && filter) {
             event.stopPropagation();
             setFilter('');
