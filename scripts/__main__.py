@@ -15,7 +15,7 @@ def main(words: list[str]) -> int:
         if what == "clean":
             setup.clean()
             return 0
-        setup.everything(browser=what in ("test", "bench", "picture"))
+        setup.everything(browser=what in ("test", "bench", "picture"), panel=what != "types")
         if what == "setup":
             say("ready: make lab")
             return 0

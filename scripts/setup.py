@@ -21,8 +21,9 @@ NPM_FILES = [ROOT / name for name in ("package.json", "package-lock.json", ".npm
 NETWORK = "Is the network there? What was already fetched is kept; run the same command again."
 
 
-def everything(browser: bool) -> None:
-    """All that `make lab` needs; with `browser`, also what the browser tests need."""
+def everything(browser: bool, panel: bool = True) -> None:
+    """All that `make lab` needs; with `browser`, also what the browser tests need. Without `panel`, only what writes the
+    panel's types needs, since the panel may not build without them."""
     needs.check()
     shared = VENV.is_symlink()
     if shared:
@@ -30,7 +31,10 @@ def everything(browser: bool) -> None:
     else:
         step("environment", "environment in .venv", environment, of=f"{sys.version_info[:2]} {VENV}", gives=PYTHON)
         packages()
-    panel()
+    npm()
+    if not panel:
+        return
+    build()
     if shared:
         link(STAMPS / "share" / "labextensions" / "workbench")
     else:
@@ -62,8 +66,8 @@ def packages() -> None:
     )
 
 
-def panel() -> None:
-    """The labextension, built into workbench/labextension."""
+def npm() -> None:
+    """What builds and checks the panel."""
     step(
         "npm",
         "npm packages (a minute the first time)",
@@ -71,6 +75,10 @@ def panel() -> None:
         of=fingerprint(*NPM_FILES),
         gives=ROOT / "node_modules" / ".package-lock.json",
     )
+
+
+def build() -> None:
+    """The labextension, built into workbench/labextension."""
     sources = [ROOT / "labextension", *sorted(ROOT.glob("tsconfig*.json")), *NPM_FILES]
     step(
         "panel",

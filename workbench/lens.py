@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
 """Colours of signed numbers, told apart by colour-blind eyes too."""
 
-_LINES, _WIDE, _WRITTEN = 24, 28, 20
-"""How many layers are printed one by one, how many characters of a token, in how many columns tokens are written."""
+_LINES, _WIDE, _WRITTEN, _LABELLED = 24, 28, 20, 12
+"""How many layers are printed one by one, how many characters of a token, in how many columns of a lens tokens are
+written, and how many tokens stand beside a pattern."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,16 @@ class Patterns:
             figure.add_trace(heat, row=head // columns + 1, col=head % columns + 1)
         figure.update_yaxes(autorange="reversed", showticklabels=False)
         figure.update_xaxes(showticklabels=False)
+        if len(names) <= _LABELLED:  # the queries' names stand once, left of all heads; the keys' below each
+            figure.update_yaxes(showticklabels=True, tickfont_size=9, automargin=True, col=1)
+            figure.update_xaxes(showticklabels=True, tickfont_size=9, tickangle=-90, automargin=True)
         for number in range(1, len(heads) + 1):  # squares
             at = "" if number == 1 else str(number)
             figure.layout[f"yaxis{at}"].update(scaleanchor=f"x{at}", constrain="domain")
             figure.layout[f"xaxis{at}"].constrain = "domain"
         figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 1})
         return _styled(figure, f"attention of {self.layers[layer]}", "", "").update_layout(
-            margin_t=80, height=230 * rows + 110
+            margin_t=80, height=(250 if len(names) <= _LABELLED else 230) * rows + 110
         )
 
     def __repr__(self) -> str:
@@ -185,7 +189,8 @@ class Attribution:
 
         values = self.contributions.tolist()
         marker = {"color": [POSITIVE if value >= 0 else NEGATIVE for value in values]}
-        return _styled(go.Figure(go.Bar(x=self.labels, y=values, marker=marker)), self._title, "part", "logit")
+        figure = go.Figure(go.Bar(x=self.labels, y=values, marker=marker))
+        return _styled(figure, self._title, "part", "logit").update_layout(height=360)
 
     @property
     def _title(self) -> str:
@@ -217,8 +222,15 @@ class TopTokens:
         """A bar for each token."""
         import plotly.graph_objects as go
 
-        bars = go.Bar(x=self.probabilities[::-1], y=[repr(each) for each in self.tokens[::-1]], orientation="h")
-        return _styled(go.Figure(bars), "next token", "probability", "")
+        bars = go.Bar(
+            x=self.probabilities[::-1],
+            y=[_short(each) for each in self.tokens[::-1]],
+            orientation="h",
+            marker={"color": POSITIVE},
+        )
+        return _styled(go.Figure(bars), "next token", "probability", "").update_layout(
+            height=140 + 28 * len(self.tokens), margin_l=None, yaxis_automargin=True
+        )
 
     def __repr__(self) -> str:
         return "\n".join(

@@ -249,8 +249,8 @@ export class Bench {
       this.set({ result: reply, logs: reply.logs, progress: null, quiet: [] });
       const current = this.state.run;
       if (current === null || current.state !== 'running' || current.run === run) {
-        const { state, headline, seconds, title, at, purpose } = reply;
-        this.set({ run: { run, state, headline, seconds, title, at, purpose, held: true } });
+        const { state, headline, purpose } = reply;
+        this.set({ run: { run, state, headline, purpose } });
       }
       if (reply.fault && reply.state === 'failed') {
         this.set({ trouble: reply.fault });
@@ -527,7 +527,7 @@ export class Bench {
 
   private began(run: number, purpose: RunSummary['purpose'], headline: string): void {
     if (this.state.run === null || this.state.run.run < run) {
-      this.set({ run: { run, headline, purpose, state: 'running', seconds: 0, title: null, at: '', held: false } });
+      this.set({ run: { run, headline, purpose, state: 'running' } });
     }
   }
 

@@ -47,7 +47,7 @@ interface Told {
   lines: Record<string, string>;
   words: Record<string, string>;
   faults: Fault[];
-  run: RunSummary | null;
+  run: Pick<RunSummary, 'run' | 'state' | 'headline' | 'purpose'> | null;
   runs: RunSummary[];
   tensors: Tensor[];
   progress: { text: string; done: number; total: number } | null;

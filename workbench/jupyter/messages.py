@@ -70,6 +70,7 @@ class RunSummary(Frozen):
     headline: str
     seconds: float
     title: str | None = Field(default=None, description="as a person named it")
+    made: str = Field(default="", description="in words, what it changed, or else what it kept")
     at: str = Field(default="", description="when it began, ISO 8601")
     purpose: Purpose = "run"
     held: bool = Field(default=False, description="its tensors are in memory or on disk")

@@ -26,10 +26,23 @@ def summary(record: Record) -> RunSummary:
         headline=headline(record),
         seconds=record.seconds,
         title=record.title,
+        made=made(record.experiment),
         at=record.at,
         purpose=record.purpose,
         held=record.outcome is not None or any(record.holds(each.name) for each in record.saved),
     )
+
+
+def made(experiment: Experiment) -> str:
+    """What an experiment changes, card by card, or else what it keeps: by this one finds a run again.
+
+    Example:
+        >>> from workbench.experiment.kinds import Ablate, Target
+        >>> made(Experiment(model="m", interventions=(Ablate(id="a", at=Target(path="h.2.mlp")),)))
+        'Ablate h.2.mlp output to zero'
+    """
+    changing = [card for card in experiment.enabled if kind_of(card).changes]
+    return " · ".join(kind_of(card).words(card) for card in changing or experiment.enabled)
 
 
 def headline(record: Record) -> str:

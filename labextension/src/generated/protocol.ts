@@ -1093,6 +1093,10 @@ export interface RunSummary {
    */
   title: string | null;
   /**
+   * in words, what it changed, or else what it kept
+   */
+  made: string;
+  /**
    * when it began, ISO 8601
    */
   at: string;

@@ -75,7 +75,7 @@ function Words({ title, words }: { title: string; words: string[] }) {
   return words.length ? (
     <div className="wb-view">
       <p className="wb-quiet">{title}</p>
-      <ul className="wb-words">
+      <ul className="wb-differing">
         {words.map(each => (
           <li key={each}>{each}</li>
         ))}

@@ -68,14 +68,18 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
               <button
                 className="wb-entry"
                 aria-label={[run.title, run.headline].filter(Boolean).join(' · ')}
-                title={run.headline}
+                title={[run.made, run.headline].filter(Boolean).join('\n')}
                 onClick={() => void bench.show(run.run)}
               >
                 <b>{run.run}</b>
-                {run.title && <span className="wb-run-title">{run.title}</span>}
-                <span className={run.state === 'failed' ? 'wb-fault' : 'wb-quiet'}>{rest(run)}</span>
-                {run.purpose !== 'run' && <span className="wb-quiet">{PURPOSE[run.purpose]}</span>}
-                {!brief && <span className="wb-quiet wb-when">{when(run.at)}</span>}
+                <span className="wb-made">
+                  {run.title && <b>{run.title}</b>}
+                  {run.made || (run.title ? '' : 'the model as it is')}
+                </span>
+                <span className="wb-quiet wb-when">{when(run.at)}</span>
+                <span className={`wb-came ${run.state === 'failed' ? 'wb-fault' : 'wb-quiet'}`}>
+                  {[...(run.purpose === 'trace' ? ['%%trace'] : []), rest(run)].join(' · ')}
+                </span>
               </button>
             )}
             <span className="wb-card-tools">
@@ -114,12 +118,15 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
   );
 }
 
-const PURPOSE: Record<string, string> = { trace: '%%trace', rerun: 'rerun', verify: 'verify' };
-
 /** The headline without the number that stands before it. */
 const rest = (run: RunSummary): string => run.headline.replace(/^[^·]* · /, '');
 
+/** The time of a run of today, the day of an older one. */
 function when(at: string): string {
   const time = at ? new Date(at) : null;
-  return time && !Number.isNaN(time.getTime()) ? time.toLocaleString([], { dateStyle: 'short', timeStyle: 'short' }) : '';
+  if (!time || Number.isNaN(time.getTime())) {
+    return '';
+  }
+  const today = time.toDateString() === new Date().toDateString();
+  return today ? time.toLocaleTimeString([], { timeStyle: 'short' }) : time.toLocaleDateString([], { dateStyle: 'medium' });
 }

@@ -34,8 +34,8 @@ interface Props extends Where {
 }
 
 const QUICK = [
-  ['save', 'Save output'],
-  ['ablate', 'Ablate']
+  ['save', 'Save', 'Save output'],
+  ['ablate', 'Ablate', 'Ablate']
 ] as const;
 
 export const Row = memo(function Row(props: Props) {
@@ -109,10 +109,11 @@ export const Row = memo(function Row(props: Props) {
         <span className="wb-class">{row === 0 ? cls : fold ? `${cls} ×${count}` : cls}</span>
         {inHand && (
           <span className="wb-actions">
-            {QUICK.map(([kind, title]) => (
+            {QUICK.map(([kind, word, title]) => (
               <button
                 key={kind}
                 tabIndex={active ? 0 : -1}
+                aria-label={title}
                 title={fold ? `${title} of all ${count}` : title}
                 onClick={event => {
                   event.stopPropagation();
@@ -120,7 +121,7 @@ export const Row = memo(function Row(props: Props) {
                   act(kind, line);
                 }}
               >
-                {title}
+                {word}
               </button>
             ))}
             <button
