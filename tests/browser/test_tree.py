@@ -40,7 +40,7 @@ def test_rows_folds_and_apply_to_all(desk: Page) -> None:
     # A row says name, class and shape; where they differ, what goes in and what comes out; the rest stands below.
     expect(row(page, "lm_head")).to_have_attribute("aria-label", "lm_head · Linear · 1×8×128 → 1×8×970")
     row(page, "lm_head").click()
-    expect(hand(page)).to_have_text("lm_headunembed124k parameters · 1×8×128 → 1×8×970 · float32")
+    expect(hand(page)).to_have_text("lm_headunembedLinear · 124k parameters · 1×8×128 → 1×8×970 · float32")
 
     # Repeats are one line, which opens; one of them opens by itself.
     unfold(page, "transformer")

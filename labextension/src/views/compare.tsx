@@ -32,7 +32,7 @@ export function Compare({ compared, bench }: { compared: Compared | null; bench:
 /** What each saved value, and each prediction, differs in. */
 export function Differences({ comparison }: { comparison: Comparison }) {
   return comparison.values.length ? (
-    <section className="wb-view" aria-label="Saved values compared">
+    <section className="wb-block" aria-label="Saved values compared">
       <header>
         <h2>Value by value</h2>
       </header>
@@ -40,8 +40,12 @@ export function Differences({ comparison }: { comparison: Comparison }) {
         <thead>
           <tr>
             <th scope="col">name</th>
-            <th scope="col">largest difference</th>
-            <th scope="col">in words</th>
+            <th scope="col" className="wb-of-numbers">
+              largest difference
+            </th>
+            <th scope="col" className="wb-of-words">
+              in words
+            </th>
           </tr>
         </thead>
         <tbody>
@@ -73,7 +77,7 @@ function Side({ run, bench, mark }: { run: RunResult; bench: Bench; mark: string
 
 function Words({ title, words }: { title: string; words: string[] }) {
   return words.length ? (
-    <div className="wb-view">
+    <div className="wb-block">
       <p className="wb-quiet">{title}</p>
       <ul className="wb-differing">
         {words.map(each => (
@@ -96,7 +100,7 @@ function Tokens({ left, right, index }: { left: RunResult; right: RunResult; ind
     .sort((x, y) => most(y) - most(x));
   const text = left.prompts[index]?.prompt ?? right.prompts[index]?.prompt ?? '';
   return (
-    <section className="wb-view" aria-label={`Next token of both runs${index ? `, prompt ${index + 1}` : ''}`}>
+    <section className="wb-block" aria-label={`Next token of both runs${index ? `, prompt ${index + 1}` : ''}`}>
       <header>
         <h2>Next token</h2>
         <span className="wb-quiet">“{text}”</span>
@@ -106,8 +110,11 @@ function Tokens({ left, right, index }: { left: RunResult; right: RunResult; ind
           <tr>
             <th scope="col">token</th>
             <td />
-            <th scope="col">{left.title ?? `run ${left.run}`}</th>
-            <th scope="col">{right.title ?? `run ${right.run}`}</th>
+            {[left, right].map(run => (
+              <th key={run.run} scope="col" className="wb-of-numbers">
+                {run.title ?? `run ${run.run}`}
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody>

@@ -10,7 +10,7 @@ export function GeneratedText({ prompt, label = '' }: { prompt: PromptResult; la
   }
   const clean = steps.some(step => step.clean !== null);
   return (
-    <section className="wb-view" aria-label={`Generated${label}`}>
+    <section className="wb-block" aria-label={`Generated${label}`}>
       <header>
         <h2>Generated{label}</h2>
         <span className="wb-quiet">

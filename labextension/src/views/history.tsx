@@ -76,7 +76,7 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
                   {run.title && <b>{run.title}</b>}
                   {run.made || (run.title ? '' : 'the model as it is')}
                 </span>
-                <span className="wb-quiet wb-when">{when(run.at)}</span>
+                {!brief && <span className="wb-quiet wb-when">{when(run.at)}</span>}
                 <span className={`wb-came ${run.state === 'failed' ? 'wb-fault' : 'wb-quiet'}`}>
                   {[...(run.purpose === 'trace' ? ['%%trace'] : []), rest(run)].join(' · ')}
                 </span>

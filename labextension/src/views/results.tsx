@@ -152,7 +152,7 @@ function Numbers({ result, index }: { result: NonNullable<State['result']>; inde
   if (kl !== null && kl !== undefined) {
     parts.push(`KL ${shown(kl)} nats`);
   }
-  return parts.length ? <p className="wb-quiet wb-numbers">{parts.join(' · ')}</p> : null;
+  return parts.length ? <p className="wb-quiet wb-measured">{parts.join(' · ')}</p> : null;
 }
 
 export const shown = (value: number): string =>

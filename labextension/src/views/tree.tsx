@@ -321,7 +321,7 @@ function Foot({ tree, line, words }: { tree: Tree; line: Line; words: string }) 
   const count = fold ? tree.count(row) : 1;
   const exactly = tree.parameters(row) * count;
   const parameters = `${briefly(exactly)} parameters`;
-  const parts = [fold ? `${count} alike` : '', parameters, words];
+  const parts = [tree.cls(row), fold ? `${count} alike` : '', parameters, words];
   const standard = tree.standard(row);
   return (
     <p

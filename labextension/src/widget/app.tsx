@@ -43,7 +43,7 @@ const draw: Draw = host => {
       for (const found of code.matchAll(PARTS)) {
         pre.append(code.slice(from, found.index));
         const part = document.createElement('span');
-        part.className = found[1] ? 'wb-text' : found[2] ? 'wb-comment' : 'wb-keyword';
+        part.className = found[1] ? 'wb-literal' : found[2] ? 'wb-comment' : 'wb-keyword';
         part.textContent = found[0];
         pre.append(part);
         from = found.index + found[0].length;
