@@ -22,8 +22,12 @@ NETWORK = "Is the network there? What was already fetched is kept; run the same 
 
 
 def everything(browser: bool, panel: bool = True) -> None:
-    """All that `make lab` needs; with `browser`, also what the browser tests need. Without `panel`, only what writes the
-    panel's types needs, since the panel may not build without them."""
+    """All that `make lab` needs.
+
+    Args:
+        browser: also what the browser tests need.
+        panel: without it, only what writes the panel's types needs, since the panel may not build without them.
+    """
     needs.check()
     shared = VENV.is_symlink()
     if shared:

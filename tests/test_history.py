@@ -237,6 +237,33 @@ def test_two_runs_side_by_side() -> None:
     assert panel.bench.compare(TwoRunsParams(run=1, other=3)).text == "3 values equal, bit by bit"
 
 
+def test_next_tokens_are_compared_as_far_as_they_are_known() -> None:
+    panel = Panel()
+    panel.run(HIDDEN, prompts=(PROMPT, OTHER))
+    panel.run(MLP, HIDDEN, prompts=(PROMPT, OTHER))
+    both = TwoRunsParams(run=1, other=2)
+    p = [[bare(prompt, gone).softmax(-1) for gone in (None, MLP.at.path)] for prompt in (PROMPT, OTHER)]
+    gaps = [float((left - right).abs().max()) for left, right in p]
+
+    found = panel.bench.compare(both)  # all is held: of every token in the vocabulary
+    told = {each.name: each for each in found.values}
+    for number, (rows, (left, right)) in enumerate(zip(found.tokens, p, strict=True)):
+        assert told[f"next tokens of prompt {number + 1}"].difference == pytest.approx(gaps[number], rel=1e-4)
+        assert {*left.topk(5).indices.tolist(), *right.topk(5).indices.tolist()} <= {row.id for row in rows}
+        for row in rows:
+            assert (row.left, row.right) == pytest.approx((float(left[row.id]), float(right[row.id])), rel=1e-4)
+
+    found = Panel().bench.compare(both)  # another kernel: only what was written of them is known
+    told = {each.name: each for each in found.values}
+    for number, (rows, (left, right)) in enumerate(zip(found.tokens, p, strict=True)):
+        least = told[f"next tokens of prompt {number + 1}"].difference
+        assert least is not None and 0 < least <= gaps[number] * (1 + 1e-4)
+        assert any(row.left is None for row in rows)
+        for row in rows:
+            assert row.left is None or row.left == pytest.approx(float(left[row.id]), rel=1e-4)
+            assert row.right == pytest.approx(float(right[row.id]), rel=1e-4)
+
+
 # ---- capsules
 
 
@@ -273,8 +300,8 @@ def test_a_capsule_is_run_again_on_another_kernel_and_compared(tmp_path: Path, e
     again = other.ended(other.bench.capsule_rerun(RerunParams(path=str(path))).run)
     assert again.comparison is not None
     assert again.comparison.equal
-    assert again.comparison.text == "2 values equal, bit by bit"
-    assert again.headline.endswith("rerun · 2 values equal, bit by bit")
+    assert again.comparison.text == "3 values equal, bit by bit"  # hidden, next tokens, the measure
+    assert again.headline.endswith("rerun · 3 values equal, bit by bit")
     assert torch.equal(wb.tensor("love"), torch.zeros(8))
 
 

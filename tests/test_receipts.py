@@ -167,7 +167,7 @@ WRONG: dict[str, tuple[Intervention, str]] = {
     "a norm of a tuple": (Log(**at("transformer.h.0.attn")), "transformer.h.0.attn output is a tuple, not a tensor, so it has no norm; log its value, or write the slice [0]"),
     "code that is no Python": (Code(id="a", code="x ="), "line 1 of this code is not Python: invalid syntax"),
     "no code": (Code(id="a", code="  "), "there is no code yet; write some, or remove this card"),
-    "a prompt that is not there": (Scale(**at(prompt=1)), "there is no prompt 1: the run has one, 0; choose another, or all"),
+    "a prompt that is not there": (Scale(**at(prompt=1)), "there is no prompt 2: the run has one prompt; choose another, or all"),
 }  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_heads_are_those_of_the_queries() -> None:
 
 def test_a_fault_says_of_which_prompt_it_is() -> None:
     (fault,) = faults(Ablate(**at(positions=(3,))), prompts=(PROMPT, OTHER))
-    assert fault == ("a", "prompt 1: token 3 is out of range: the prompt has 2 tokens (0–1). Use −1 for the last.")
+    assert fault == ("a", "prompt 2: token 3 is out of range: the prompt has 2 tokens (0–1). Use −1 for the last.")
 
 
 def test_a_step_that_is_not_there() -> None:

@@ -112,6 +112,25 @@ def test_a_cell_is_lifted_to_cards_and_goes_back_as_a_cell(desk: Page) -> None:
     assert do.run_cell(page, same.format(number[1])) == "True"
 
 
+def test_a_cell_that_traces_is_in_the_panel(desk: Page) -> None:
+    page = desk
+    do.run_cell(page, "%load_ext workbench")
+    cell = do.write_cell(
+        page,
+        f'%%trace model "{EIFFEL}" --name by-cell\n'
+        "wb.ablate(model.transformer.h[2].mlp, positions=[-1])\n"
+        "hidden = model.transformer.h[3].output.save()\n"
+        'tracer.log("norm", hidden.norm())',
+    )
+    do.run(page, cell)
+    assert do.run_cell(page, "hidden.shape").endswith("([1, 8, 128])")
+    expect(panel(page).get_by_role("status")).to_contain_text("1 value saved", timeout=SOON)
+    expect(reading(page, "Results")).to_contain_text("hidden")
+    expect(reading(page, "Logs")).to_contain_text("norm")
+    expect(reading(page, "History").get_by_role("list", name="History")).to_contain_text("by-cell")
+    shot(page, "trace")
+
+
 def test_a_run_goes_into_a_capsule_and_comes_out_the_same(desk: Page, lab: Lab) -> None:
     page = desk
     act(page, "transformer.h.2.mlp", "Ablate")

@@ -72,3 +72,15 @@ def test_nothing_is_lost_when_the_line_the_kernel_or_both_go(page: Page, lab: La
     history.get_by_role("button", name=re.compile("^run 1 ·")).click()
     expect(status(page)).to_have_text(headline)
     expect(reading(page, "Results")).to_contain_text("h3")  # its tensors are on disk
+
+    # The kernel dies by itself: it is started again, and the panel says so.
+    do.run_cell(page, "Odd.mood = 'slow'")
+    press_run(page)
+    cell = do.write_cell(page, "import os; os._exit(1)")
+    cell.locator(".cm-content").click()
+    do.notebook(page).get_by_role("button", name="Run this cell and advance").click()
+    died = re.compile(r"Run \d was lost: the kernel died and was started again")
+    expect(panel(page).get_by_role("alert")).to_contain_text(died, timeout=SOON)
+    shot(page, "died")
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    expect(panel(page)).to_contain_text("To begin, run these two lines", timeout=SOON)

@@ -24,6 +24,15 @@ class Compared(Frozen):
     text: str
 
 
+class TokenPair(Frozen):
+    """A next token in two runs."""
+
+    token: str
+    id: int
+    left: float | None = Field(description="its probability in the first; null where that is no longer known")
+    right: float | None = Field(description="in the second")
+
+
 class Comparison(Frozen):
     """Two runs side by side, or a run and its text, or a capsule and its rerun."""
 
@@ -32,6 +41,9 @@ class Comparison(Frozen):
     tolerance: float = 0.0
     text: str = Field(description="in one line")
     values: tuple[Compared, ...] = ()
+    tokens: tuple[tuple[TokenPair, ...], ...] = Field(
+        default=(), description="of each prompt, the next tokens that either run thinks probable"
+    )
     experiment: tuple[str, ...] = Field(default=(), description="in what the two experiments differ, in words")
     environment: tuple[str, ...] = Field(default=(), description="versions, weights and tokens that differ, in words")
 
@@ -99,7 +111,7 @@ def in_words(before: Experiment, after: Experiment) -> tuple[str, ...]:
 
     Example:
         >>> in_words(Experiment(model="m", prompts=("a",)), Experiment(model="m", prompts=("b",)))
-        ('prompt 0: “a” → “b”',)
+        ('prompt 1: “a” → “b”',)
     """
     return tuple(_differences(normal(before), normal(after)))
 
@@ -110,7 +122,7 @@ def _differences(one: Experiment, other: Experiment) -> Iterator[str]:
     for number in range(max(len(one.prompts), len(other.prompts))):
         texts = [f"“{each.prompts[number]}”" if number < len(each.prompts) else "none" for each in (one, other)]
         if texts[0] != texts[1]:
-            yield f"prompt {number}: {texts[0]} → {texts[1]}"
+            yield f"prompt {number + 1}: {texts[0]} → {texts[1]}"
     for name, title in (("generate", "new tokens"), ("temperature", "temperature"), ("seed", "seed")):
         values = getattr(one, name), getattr(other, name)
         if values[0] != values[1]:

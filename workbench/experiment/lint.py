@@ -47,7 +47,7 @@ def lint(experiment: Experiment, model: NNsight, tensors: Callable[[str], str | 
         try:
             scenes.append(scene(model, prompt, tensors))
         except InputError as error:
-            of = f"prompt {number}: " if len(experiment.prompts) > 1 and takes_text(model) else ""
+            of = f"prompt {number + 1}: " if len(experiment.prompts) > 1 and takes_text(model) else ""
             if str(error) != TAKES_TENSORS or not number:
                 faults.append(Fault(message=f"{of}{error}"))
             scenes.append(None)
@@ -114,8 +114,8 @@ def _place(
     """Where a card applies, prompt by prompt; the first that is wrong is told."""
     prompt = card.prompt if isinstance(card, Code) else card.at.prompt
     if prompt is not None and prompt >= len(scenes):
-        has = f"the run has {len(scenes)} prompts (0–{len(scenes) - 1})" if len(scenes) > 1 else "the run has one, 0"
-        yield "error", f"there is no prompt {prompt}: {has}; choose another, or all"
+        has = f"{len(scenes)} prompts" if len(scenes) > 1 else "one prompt"
+        yield "error", f"there is no prompt {prompt + 1}: the run has {has}; choose another, or all"
         return
     if isinstance(card, Code):
         here = next((each for each in scenes if each is not None), None)
@@ -135,7 +135,7 @@ def _place(
         if not faults and not named_wrong:
             faults = list(_validated(card, experiment, model, here))
         if faults:
-            of = f"prompt {number}: " if len(scenes) > 1 else ""
+            of = f"prompt {number + 1}: " if len(scenes) > 1 else ""
             yield from (("error", f"{of}{each}") for each in faults)
             return
     first = (card.at.steps or "").partition(":")[0]

@@ -59,6 +59,6 @@ def words(at: Target, positions: bool = True) -> str:
         if numbers is not None
     ]
     parts += [at.index] if at.index else []
-    parts += [f"prompt {at.prompt}"] if at.prompt is not None else []
+    parts += [f"prompt {at.prompt + 1}"] if at.prompt is not None else []
     parts += [] if at.steps is None else ["every step" if at.steps == ":" else f"steps {at.steps}"]
     return " · ".join([where, *parts])

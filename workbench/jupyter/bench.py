@@ -14,23 +14,21 @@ from torch import Tensor as TorchTensor
 
 from workbench.errors import InputError
 from workbench.experiment.cell import Cell
-from workbench.experiment.comparison import Comparison, compared, in_words, summed_up
+from workbench.experiment.comparison import Comparison
 from workbench.experiment.fault import Fault
 from workbench.experiment.from_python import from_python
 from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.lint import lint
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import Written, write
-from workbench.jupyter import away, capsule, forms, look, report, viewing
+from workbench.jupyter import away, capsule, compare, forms, look, report, viewing
 from workbench.jupyter.archive import Archive
-from workbench.jupyter.environment import describe, differences, versions
 from workbench.jupyter.messages import (
     METHODS,
     CapsuleParams,
     CapsuleReply,
     CodeParams,
     CodeReply,
-    Compared,
     DoneReply,
     Event,
     ExperimentParams,
@@ -57,7 +55,6 @@ from workbench.jupyter.messages import (
     ShapesReply,
     StartedReply,
     StartParams,
-    Tensor,
     TensorsReply,
     TileParams,
     TileReply,
@@ -184,7 +181,7 @@ class Bench:
         written = write(experiment, params.form, opening=_opening(model), remote=params.remote)
         return CodeReply(
             code=written.text,
-            faults=(*lint(experiment, model), *self._foreign(experiment)),
+            faults=(*lint(experiment, model), *capsule.foreign(experiment)),
             words={card.id: kind_of(card).words(card) for card in experiment.interventions},
             lines=written.cards,
         )
@@ -209,20 +206,11 @@ class Bench:
 
     def _start(self, experiment: Experiment, work: Any, purpose: Any, remote: bool = False) -> StartedReply:
         model = self._model(experiment.model)
-        for fault in (*lint(experiment, model), *self._foreign(experiment)):
+        for fault in (*lint(experiment, model), *capsule.foreign(experiment)):
             if fault.level == "error":
                 raise Faulty(fault)
         written = write(experiment, remote=remote)
         return StartedReply(run=self.runs_made.start(experiment, written, model, work, purpose, remote).run)
-
-    def _foreign(self, experiment: Experiment) -> tuple[Fault, ...]:
-        """Code that came in a file of someone else, and that nobody let run yet."""
-        found = capsule.Consents(store()).refused(experiment)
-        if found is None:
-            return ()
-        card = next(each for each in experiment.interventions if isinstance(each, Code) and each.code == found)
-        message = "this code came in a capsule; read it, then rerun the capsule with your consent, or remove this card"
-        return (Fault(message=message, card=card.id),)
 
     def cancel(self, params: RunParams) -> DoneReply:
         record = self.runs_made.get(params.run)
@@ -274,15 +262,7 @@ class Bench:
         return found if issubclass(type(found), NNsight) else None  # pyright: ignore[reportReturnType]
 
     def compare(self, params: TwoRunsParams) -> Comparison:
-        one, other = (self.runs_made.get(each) for each in (params.run, params.other))
-        pairs = (*compared(one.values(), other.values()), *_answers(one, other))
-        return Comparison(
-            equal=all(each.equal for each in pairs),
-            text=summed_up(pairs),
-            values=pairs,
-            experiment=in_words(one.experiment, other.experiment),
-            environment=differences(one.environment, other.environment),
-        )
+        return compare.two(*(self.runs_made.get(each) for each in (params.run, params.other)))
 
     def rename(self, params: RenameParams) -> DoneReply:
         record = self.runs_made.rename(params.run, params.title)
@@ -304,18 +284,7 @@ class Bench:
         return DoneReply()
 
     def tensors(self) -> TensorsReply:
-        found = sorted(store().names().items(), key=lambda pair: (pair[1]["run"], -pair[1]["at"]))
-        return TensorsReply(
-            tensors=tuple(
-                Tensor(
-                    name=name,
-                    shape=tuple(each["shape"]),
-                    dtype=each["dtype"],
-                    origin="a value of a run" if each["run"] else "kept",
-                )
-                for name, each in found
-            )
-        )
+        return report.tensors(store())
 
     # ---- capsules
 
@@ -331,40 +300,10 @@ class Bench:
         return self._about(Path(params.path))
 
     def _about(self, path: Path) -> CapsuleReply:
-        found, consents = capsule.read(path), capsule.Consents(store())
-        consents.met(found)
-        contents = found.contents
-        known = contents.environment.get("model", {})
-        parts = [
-            known.get("class"),
-            known.get("name"),
-            f"{known.get('parameters', 0):,} parameters",
-            known.get("revision"),
-        ]
-        model = look.models_in(self._namespace()).get(contents.experiment.model)
-        here = {"versions": versions()} | ({} if model is None else {"model": describe(model)})
-        there = {name: value for name, value in contents.environment.items() if name in here}
-        return CapsuleReply(
-            path=str(path),
-            bytes=path.stat().st_size,
-            headline=contents.headline,
-            experiment=contents.experiment,
-            model=" · ".join(part for part in parts if part),
-            versions=contents.environment.get("versions", {}),
-            foreign=() if consents.given(found) else found.codes,
-            differs=differences(there, here),
-        )
+        return capsule.about(path, look.models_in(self._namespace()))
 
     def capsule_rerun(self, params: RerunParams) -> StartedReply:
-        found, consents = capsule.read(Path(params.path)), capsule.Consents(store())
-        consents.met(found)
-        if not consents.given(found):
-            if not params.consent:
-                raise InputError(
-                    f"this capsule brings code of its own, which could do anything here: {found.codes[0]!r}; read it, "
-                    "and rerun it with your consent"
-                )
-            consents.give(found)
+        found = capsule.agreed(Path(params.path), params.consent)
         experiment = capsule.unpacked(found, store())
         if params.model is not None:
             experiment = experiment.model_copy(update={"model": params.model})
@@ -399,19 +338,3 @@ def _opening(model: NNsight) -> str | None:
     if "demo" in name and name.rpartition("/")[2] in ("gpt2", "llama"):
         return f'wb.demo("{name.rpartition("/")[2]}")'
     return f"wb.LanguageModel({name!r})" if name else None
-
-
-def _answers(one: Record, other: Record) -> list[Compared]:
-    """The two runs' predictions, prompt by prompt."""
-    found = []
-    for number, (left, right) in enumerate(zip(one.prompts, other.prompts, strict=False)):
-        rows = [{top.id: top.probability for top in each.after} for each in (left, right)]
-        gap = max((abs(rows[0].get(id, 0.0) - rows[1].get(id, 0.0)) for id in (*rows[0], *rows[1])), default=0.0)
-        name = "next tokens" + (f" of prompt {number}" if len(one.prompts) > 1 else "")
-        text = "the same" if not gap else f"probabilities differ by up to {gap:.3g}"
-        found.append(Compared(name=name, equal=gap == 0, difference=gap, text=text))
-        if left.measure_after is not None and right.measure_after is not None:
-            gap = abs(left.measure_after - right.measure_after)
-            text = f"{left.measure_after:.4g} and {right.measure_after:.4g}"
-            found.append(Compared(name="measure", equal=gap == 0, difference=gap, text=text))
-    return found

@@ -21,12 +21,15 @@ from torch import Tensor
 from workbench.engine.values import first_tensor, placed
 from workbench.errors import InputError
 from workbench.experiment.comparison import Compared, Comparison, compared, in_words, summed_up
+from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Code, Experiment, Frozen, Patch, Set, Steer
-from workbench.jupyter.environment import differences
-from workbench.jupyter.messages import PromptResult, Receipt
+from workbench.jupyter.compare import predictions, vocabulary
+from workbench.jupyter.environment import describe, differences, versions
+from workbench.jupyter.messages import CapsuleReply, PromptResult, Receipt
 from workbench.jupyter.record import Record
 from workbench.jupyter.report import headline
-from workbench.store import Store, digest, missing, tensor, write_whole
+from workbench.models.base import NNsight
+from workbench.store import Store, digest, missing, store, tensor, write_whole
 
 SMALL = 4 << 20
 """Bytes of a result that is put in whole; of larger ones the hash is."""
@@ -185,31 +188,73 @@ def against(capsule: Capsule, record: Record) -> Comparison:
             values.append(
                 Compared(name=name, equal=same, text="the same, by its hash" if same else "differs, by its hash")
             )
-    values += _predictions(contents.prompts, record.prompts)
-    pairs = tuple(values)
+    found, tokens = predictions(contents.prompts, record.prompts, (), vocabulary(record))
+    pairs = (*values, *found)
     environment = differences(contents.environment, record.environment)
     equal = all(each.equal for each in pairs)
     text = summed_up(pairs) + ("" if not environment else f" · {len(environment)} differences around it")
     there = contents.experiment.model_copy(update={"model": record.experiment.model})
     return Comparison(
-        equal=equal, text=text, values=pairs, experiment=in_words(there, record.experiment), environment=environment
+        equal=equal,
+        text=text,
+        values=pairs,
+        tokens=tokens,
+        experiment=in_words(there, record.experiment),
+        environment=environment,
     )
 
 
-def _predictions(before: tuple[PromptResult, ...], after: tuple[PromptResult, ...]) -> list[Compared]:
-    found = []
-    for number, (one, other) in enumerate(zip(before, after, strict=False)):
-        rows = [{top.id: top.probability for top in each.after} for each in (one, other)]
-        gap = max((abs(rows[0].get(id, 0.0) - rows[1].get(id, 0.0)) for id in (*rows[0], *rows[1])), default=0.0)
-        name = "next tokens" + (f" of prompt {number}" if len(before) > 1 else "")
-        text = "the same" if not gap else f"probabilities differ by up to {gap:.3g}"
-        found.append(Compared(name=name, equal=gap == 0, difference=gap, text=text))
-        texts = ["".join(step.token for step in each.generated) for each in (one, other)]
-        if any(texts):
-            same = texts[0] == texts[1]
-            text = "the same" if same else f"{texts[0]!r} and {texts[1]!r}"
-            found.append(Compared(name="generated text", equal=same, text=text))
+# ---- at the door
+
+
+def about(path: Path, models: Mapping[str, NNsight]) -> CapsuleReply:
+    """What a person is shown of a capsule before anything of it is run; `models` are those of this kernel by name."""
+    found, consents = read(path), Consents(store())
+    consents.met(found)
+    contents = found.contents
+    known = contents.environment.get("model", {})
+    parts = [known.get("class"), known.get("name"), f"{known.get('parameters', 0):,} parameters", known.get("revision")]
+    model = models.get(contents.experiment.model)
+    here = {"versions": versions()} | ({} if model is None else {"model": describe(model)})
+    there = {name: value for name, value in contents.environment.items() if name in here}
+    return CapsuleReply(
+        path=str(path),
+        bytes=path.stat().st_size,
+        headline=contents.headline,
+        experiment=contents.experiment,
+        model=" · ".join(part for part in parts if part),
+        versions=contents.environment.get("versions", {}),
+        foreign=() if consents.given(found) else found.codes,
+        differs=differences(there, here),
+    )
+
+
+def agreed(path: Path, consent: bool) -> Capsule:
+    """A capsule that may run.
+
+    Raises:
+        InputError: it brings code, and its person did not consent.
+    """
+    found, consents = read(path), Consents(store())
+    consents.met(found)
+    if not consents.given(found):
+        if not consent:
+            raise InputError(
+                f"this capsule brings code of its own, which could do anything here: {found.codes[0]!r}; read it, "
+                "and rerun it with your consent"
+            )
+        consents.give(found)
     return found
+
+
+def foreign(experiment: Experiment) -> tuple[Fault, ...]:
+    """Code that came in a file of someone else, and that nobody let run yet."""
+    found = Consents(store()).refused(experiment)
+    if found is None:
+        return ()
+    card = next(each for each in experiment.interventions if isinstance(each, Code) and each.code == found)
+    message = "this code came in a capsule; read it, then rerun the capsule with your consent, or remove this card"
+    return (Fault(message=message, card=card.id),)
 
 
 # ---- whose code it is

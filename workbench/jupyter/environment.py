@@ -100,7 +100,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...
         found.append("the weights are others")
     for number, (one, other) in enumerate(zip(before.get("ids", ()), after.get("ids", ()), strict=False)):
         if one != other:
-            found.append(f"prompt {number} has other tokens: {one} → {other}")
+            found.append(f"prompt {number + 1} has other tokens: {one} → {other}")
     return tuple(found)
 
 

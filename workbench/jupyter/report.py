@@ -10,9 +10,19 @@ from workbench.experiment.receipts import Tally
 from workbench.experiment.run import Outcome
 from workbench.experiment.table import kind_of
 from workbench.experiment.uses import Use
-from workbench.jupyter.messages import PromptResult, Receipt, RunResult, RunSummary, Saved, SiteUse
+from workbench.jupyter.messages import (
+    PromptResult,
+    Receipt,
+    RunResult,
+    RunSummary,
+    Saved,
+    SiteUse,
+    Tensor,
+    TensorsReply,
+)
 from workbench.jupyter.record import Record
 from workbench.site import Port
+from workbench.store import Store
 from workbench.views.summary import dtype_name
 from workbench.views.summary import summary as summary_of
 from workbench.views.tokens import TopToken, best
@@ -178,6 +188,22 @@ def sites(uses: Mapping[tuple[str, Port], Use]) -> tuple[SiteUse, ...]:
     """The sites that a run's code was about."""
     return tuple(
         SiteUse(path=path, port=port, saved=use.saved, changed=use.changed) for (path, port), use in uses.items()
+    )
+
+
+def tensors(store: Store) -> TensorsReply:
+    """The tensors on disk that a card can name: those that a person kept, then those of runs, the newest first."""
+    found = sorted(store.names().items(), key=lambda pair: (pair[1]["run"], -pair[1]["at"]))
+    return TensorsReply(
+        tensors=tuple(
+            Tensor(
+                name=name,
+                shape=tuple(each["shape"]),
+                dtype=each["dtype"],
+                origin="a value of a run" if each["run"] else "kept",
+            )
+            for name, each in found
+        )
     )
 
 

@@ -1047,6 +1047,10 @@ export interface Comparison {
   text: string;
   values: Compared[];
   /**
+   * of each prompt, the next tokens that either run thinks probable
+   */
+  tokens: TokenPair[][];
+  /**
    * in what the two experiments differ, in words
    */
   experiment: string[];
@@ -1069,6 +1073,24 @@ export interface Compared {
    */
   difference: number | null;
   text: string;
+}
+/**
+ * A next token in two runs.
+ *
+ * This interface was referenced by `Protocol`'s JSON-Schema
+ * via the `definition` "TokenPair".
+ */
+export interface TokenPair {
+  token: string;
+  id: number;
+  /**
+   * its probability in the first; null where that is no longer known
+   */
+  left: number | null;
+  /**
+   * in the second
+   */
+  right: number | null;
 }
 /**
  * This interface was referenced by `Protocol`'s JSON-Schema

@@ -9,7 +9,6 @@ export function Compare({ compared, bench }: { compared: Compared | null; bench:
     return <p className="wb-empty wb-main">Choose two runs in the history, then Compare.</p>;
   }
   const { comparison, left, right } = compared;
-  const prompts = Math.max(left.prompts.length, right.prompts.length);
   return (
     <section role="region" aria-label="Comparison" className="wb-main" tabIndex={0}>
       <p className="wb-headline">{comparison.text}</p>
@@ -20,8 +19,8 @@ export function Compare({ compared, bench }: { compared: Compared | null; bench:
       <Words title="The experiments differ in" words={comparison.experiment} />
       <Words title="Around them" words={comparison.environment} />
       <div className="wb-runs">
-        {Array.from({ length: prompts }, (_, index) => (
-          <Tokens key={index} left={left} right={right} index={index} />
+        {comparison.tokens.map((_, index) => (
+          <Tokens key={index} compared={compared} index={index} />
         ))}
       </div>
       <Differences comparison={comparison} />
@@ -89,15 +88,12 @@ function Words({ title, words }: { title: string; words: string[] }) {
 }
 
 /** The tokens that either run thinks probable, as both left them. */
-function Tokens({ left, right, index }: { left: RunResult; right: RunResult; index: number }) {
-  const [a, b] = [left.prompts[index]?.after ?? [], right.prompts[index]?.after ?? []];
-  const ids = [...new Set([...a, ...b].map(token => token.id))];
-  if (!ids.length) {
+function Tokens({ compared, index }: { compared: Compared; index: number }) {
+  const { comparison, left, right } = compared;
+  const rows = comparison.tokens[index] ?? [];
+  if (!rows.length) {
     return null;
   }
-  const rows = ids
-    .map(id => ({ id, left: a.find(token => token.id === id), right: b.find(token => token.id === id) }))
-    .sort((x, y) => most(y) - most(x));
   const text = left.prompts[index]?.prompt ?? right.prompts[index]?.prompt ?? '';
   return (
     <section className="wb-block" aria-label={`Next token of both runs${index ? `, prompt ${index + 1}` : ''}`}>
@@ -121,14 +117,14 @@ function Tokens({ left, right, index }: { left: RunResult; right: RunResult; ind
           {rows.map(row => (
             <tr key={row.id}>
               <th scope="row">
-                <code>{visible((row.left ?? row.right)?.token ?? '')}</code>
+                <code>{visible(row.token)}</code>
               </th>
               <td className="wb-bars">
-                <i className="wb-before" style={{ width: `${100 * (row.left?.probability ?? 0)}%` }} />
-                <i className="wb-after" style={{ width: `${100 * (row.right?.probability ?? 0)}%` }} />
+                <i className="wb-before" style={{ width: `${100 * (row.left ?? 0)}%` }} />
+                <i className="wb-after" style={{ width: `${100 * (row.right ?? 0)}%` }} />
               </td>
-              <td className="wb-number">{row.left?.probability.toFixed(3) ?? '–'}</td>
-              <td className="wb-number">{row.right?.probability.toFixed(3) ?? '–'}</td>
+              <td className="wb-number">{row.left?.toFixed(3) ?? '–'}</td>
+              <td className="wb-number">{row.right?.toFixed(3) ?? '–'}</td>
             </tr>
           ))}
         </tbody>
@@ -136,6 +132,3 @@ function Tokens({ left, right, index }: { left: RunResult; right: RunResult; ind
     </section>
   );
 }
-
-const most = (row: { left?: { probability: number }; right?: { probability: number } }): number =>
-  Math.max(row.left?.probability ?? 0, row.right?.probability ?? 0);

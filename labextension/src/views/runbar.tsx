@@ -28,7 +28,6 @@ export function RunBar({ bench, state }: { bench: Bench; state: State }) {
         <button className="wb-button" disabled={!running} onClick={() => void bench.cancel()}>
           Cancel
         </button>
-        {ready && blocked !== null && <span className="wb-quiet">{blocked}</span>}
         {ready && (
           <span className="wb-tabs wb-where" role="group" aria-label="Where it runs">
             {['Local', 'Remote'].map(name => (
@@ -45,6 +44,7 @@ export function RunBar({ bench, state }: { bench: Bench; state: State }) {
           </span>
         )}
       </div>
+      {ready && blocked !== null && <p className="wb-quiet wb-why">{blocked}</p>}
       {ready && state.remote && <There bench={bench} state={state} />}
       {running && run && <Progress key={run.run} state={state} />}
       <div role="status" className={failed ? 'wb-fault' : 'wb-headline'}>
