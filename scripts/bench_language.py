@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -90,6 +91,13 @@ def main() -> None:
         torch.testing.assert_close(trace(), by_hand())
         theirs, ours = measure([by_hand, trace], rounds=15, warm=2).values()
         print(f"{name:<34}{theirs * 1e3:>10.1f} ms{ours * 1e3:>10.1f} ms{ours / theirs:>8.3f}")
+    lengths = count(20)  # each of a length that was not scanned before
+
+    def shapes() -> None:
+        model.scanned(torch.arange(next(lengths))[None])
+
+    seconds = measure([shapes], rounds=15, warm=2)["shapes"]
+    print(f"{'shapes of a prompt being typed':<34}{seconds * 1e3:>22.1f} ms   (at most 100)")
 
 
 if __name__ == "__main__":
