@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import time
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import workbench as wb
 from workbench.engine.axes import Axes
 from workbench.errors import InputError
 from workbench.site import Site
+from workbench.views import png
 from workbench.views.array import array, axis_names, tile
 from workbench.views.attention import attention, scores
 from workbench.views.gradient import gradient
@@ -162,6 +166,58 @@ def test_four_million_numbers_are_ready_in_a_moment() -> None:
     assert time.perf_counter() - began < 0.6  # 0.1 s on a quiet core
 
 
+# ---- colours
+
+
+def test_a_png_marks_what_the_page_marks() -> None:
+    value = torch.tensor([[0.1] * 97 + [-0.1, 40.0, -40.0], [0.0] * 97 + [math.nan, math.inf, -math.inf]])
+    view = array(value)
+    assert isinstance(view.header, ArrayView)
+    assert view.header.grid is not None
+    found = png.colours(view.numbers(view.header.grid)[0], view.header.grid)
+    assert [tuple(each) for each in found[0, 98:].tolist()] == [png.OVER, png.UNDER]
+    assert [tuple(each) for each in found[1, 96:].tolist()] == [png.MIDDLE, png.MISSING, png.INFINITE, png.INFINITE]
+    pattern = attention(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
+    assert isinstance(pattern.header, AttentionView)
+    shown = png.colours(pattern.numbers(pattern.header.pattern)[0], pattern.header.pattern)
+    assert [tuple(each) for each in shown.reshape(4, 3).tolist()] == [png.BELOW, png.LATER, png.MIDDLE, png.BELOW]
+
+
+MACHADO = {  # how full deficiencies see linear RGB: Machado, Oliveira, Fernandes 2009, severity 1
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def lab(colour: Any, seen: Any) -> Any:
+    """CIE L*a*b* of an sRGB colour as it is seen."""
+    linear = np.asarray(colour) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(np.asarray(seen) @ linear, 0, 1) / np.array([0.9505, 1, 1.089])
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", [np.eye(3), *MACHADO.values()], ids=["all", *MACHADO])
+@pytest.mark.parametrize("theme", ["LIGHT", "DARK"])
+def test_ends_and_marks_are_told_apart_by_every_eye(theme: str, seen: Any) -> None:
+    source = (Path(__file__).parents[1] / "labextension" / "src" / "views" / "colours.ts").read_text()
+    block = source.split(f"const {theme}: Theme = {{")[1].split("}")[0]
+    colours = {name: tuple(map(int, rgb.split(","))) for name, rgb in re.findall(r"(\w+): \[([\d, ]+)\]", block)}
+    if theme == "LIGHT":
+        names = ("below", "neutral", "above", "under", "over", "infinite", "missing", "later")
+        same = (png.BELOW, png.MIDDLE, png.ABOVE, png.UNDER, png.OVER, png.INFINITE, png.MISSING, png.LATER)
+        assert tuple(colours[name] for name in names) == same
+    far = lambda one, other: float(np.linalg.norm(lab(colours[one], seen) - lab(colours[other], seen)))  # noqa: E731
+    signed = ("below", "neutral", "above")
+    assert min(far(one, other) for one, other in combinations(signed, 2)) > 40  # a just noticeable difference is 2.3
+    assert min(far("under", "below"), far("over", "above"), far("under", "over")) > 15
+    assert min(far("missing", each) for each in (*signed, "under", "over", "infinite")) > 15
+    assert far("later", "neutral") > 4
+
+
 # ---- attention
 
 
@@ -295,11 +351,21 @@ def test_gradients_are_those_of_autograd(model: Any) -> None:
 
 def test_tables_hold_what_the_pictures_show(model: Any) -> None:
     of, found = subject(model, EIFFEL), plain(model)
-    heads = look("attention", of, layer=2).to_dataframe()
+    attended = look("attention", of, layer=2)
+    heads = attended.to_dataframe("scores")
     pattern = found.attentions[2][0].double()
     assert heads["entropy"].tolist() == pytest.approx(torch.special.entr(pattern).sum(-1).mean(-1).tolist(), abs=1e-5)
     assert heads["previous"].tolist() == pytest.approx(pattern.diagonal(-1, 1, 2).mean(-1).tolist(), abs=1e-5)
     assert heads["first"].tolist() == pytest.approx(pattern[..., 0].mean(-1).tolist(), abs=1e-5)
+
+    pairs: Any = attended.to_dataframe()
+    assert len(pairs) == 4 * 8 * 9 / 2  # what comes later is not there
+    one = pairs[(pairs["head"] == 3) & (pairs["query"] == 5) & (pairs["key"] == 1)]
+    assert one[["query_token", "key_token"]].values.tolist() == [[" the", " Eiffel"]]
+    assert float(one["attention"].iloc[0]) == pytest.approx(float(pattern[3, 5, 1]), abs=1e-6)
+    assert pairs.groupby(["head", "query"])["attention"].sum().tolist() == pytest.approx([1] * 32, abs=1e-5)
+    with pytest.raises(InputError, match="attention 'scores' too"):
+        look("logits", of).to_dataframe("scores")
 
     following = look("logits", of).to_dataframe().query("position == 7").set_index("id")
     p = found.logits[0, 7].softmax(-1)

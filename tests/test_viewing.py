@@ -172,6 +172,50 @@ def test_the_code_of_each_view_gives_it_again(page: Page) -> None:
     assert shown[MIME]["views"] == 4  # two saved values, the lens, attention
 
 
+def looked(page: Page, code: str) -> dict[str, Any]:
+    """The view that a cell shows, as the page finds it in the output."""
+    cell = page.begin(code)
+    page.end(cell)
+    (shown,) = (
+        message["content"]["data"]
+        for message in page.heard
+        if message["parent_header"].get("msg_id") == cell and message["msg_type"] == "execute_result"
+    )
+    inside = shown["text/html"].split(f'<script type="{MIME}">')[1].split("</script>")[0]
+    return json.loads(inside)["views"][0]
+
+
+def test_what_is_no_runs_is_looked_at_otherwise_while_it_is_there(page: Page) -> None:
+    page.cell("import torch\nvalue = torch.arange(24.0).reshape(2, 3, 4)")
+    kept = looked(page, "wb.look(value)")
+    assert kept["header"]["code"] == "wb.look(value, 'array')"
+    asked = kept["params"] | {"down": 2, "across": 1, "index": [1, 0, 0]}
+    header = page.result("view", **asked)["view"]
+    assert header["code"] == "wb.look(value, 'array', down=2, across=1, index=(1, 0, 0))"
+    assert (header["grid"]["rows"]["size"], header["grid"]["columns"]["size"]) == (4, 3)
+    of = {name: asked[name] for name in ("run", "name", "part")}
+    tile = page.result("tile", **of, down=1, across=2, index=[1, 0, 0], window=[1, 3, 0, 2], most=[9, 9])
+    assert (tile["grid"]["rows"]["start"], tile["grid"]["rows"]["size"], tile["grid"]["columns"]["size"]) == (1, 2, 2)
+    page.cell("del value")
+    assert "no longer there" in page.fault("view", **asked)["message"]
+    assert "in another kernel" in page.fault("view", **(asked | {"run": -1}))["message"]
+
+    kept = looked(page, f"wb.look(model, 'attention', prompt={PROMPTS[1]!r}, layer=1)")
+    assert kept["header"]["code"] == f"wb.look(model, 'attention', prompt={PROMPTS[1]!r}, layer=1)"
+    header = page.result("view", **(kept["params"] | {"layer": 2}))["view"]
+    assert header["title"] == "attention of layer 2"
+    page.cell(f"view = {header['code']}")
+    assert page.cell("print(view.header.layer)").strip() == "2"
+
+
+def test_a_tensor_has_the_tokens_of_a_prompt() -> None:
+    model = wb.demo()
+    view = wb.look(torch.zeros(4, 7), "array", model=model, prompt="The Colosseum is in")
+    assert view.header.grid.rows.labels == ("The", " Colosseum", " is", " in")  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="give model="):
+        wb.look(torch.zeros(4, 7), prompt="The")
+
+
 # ---- widgets
 
 

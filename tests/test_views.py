@@ -37,6 +37,14 @@ def test_summaries(text: str, value: object) -> None:
     assert summary(value) == text
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_millions_of_numbers_are_summed_without_loss(dtype: torch.dtype) -> None:
+    value = (torch.randn((1 << 20) + 7, generator=torch.Generator().manual_seed(0)) * 0.1 + 100).to(dtype)
+    whole = value.double()
+    expected = f"mean {float(whole.mean()):.3g} · std {float(whole.std(correction=0)):.3g} · 0 NaN"
+    assert summary(value).endswith(expected)
+
+
 def test_a_long_summary_is_cut_to_one_line() -> None:
     found = summary("x\n" * 500)
     assert "\n" not in found

@@ -21,7 +21,7 @@ from workbench.experiment.kinds import Code, Experiment
 from workbench.experiment.lint import lint
 from workbench.experiment.table import kind_of
 from workbench.experiment.to_python import Written, write
-from workbench.jupyter import away, capsule, compare, forms, look, report, viewing
+from workbench.jupyter import away, capsule, compare, forms, look, looks, report, viewing
 from workbench.jupyter.archive import Archive
 from workbench.jupyter.messages import (
     METHODS,
@@ -248,10 +248,14 @@ class Bench:
         return viewing.views(record, self.model_of(record))
 
     def view(self, params: ViewParams) -> tuple[ViewReply, Buffers]:
+        if params.run < 0:
+            return looks.view(params)
         record = self.runs_made.get(params.run)
         return viewing.view(record, self.model_of(record), params)
 
     def tile(self, params: TileParams) -> tuple[TileReply, Buffers]:
+        if params.run < 0:
+            return looks.tile(params)
         return viewing.tile(self.runs_made.get(params.run), params)
 
     def model_of(self, record: Record) -> NNsight | None:

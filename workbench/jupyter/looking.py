@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.jupyter import link, viewing
+from workbench.jupyter import link, looks, viewing
 from workbench.jupyter.history import PanelRun
+from workbench.jupyter.looks import Look
 from workbench.jupyter.messages import ViewParams
 from workbench.models.base import NNsight
-from workbench.views import observe
 from workbench.views.header import KINDS, Kind
 from workbench.views.kinds import facts_of, kinds_of
 from workbench.views.view import View
@@ -34,7 +37,8 @@ def look(
         kind: "residual", "attention", "logits", "mlp", "gradient" or "array"; what suits it where left out.
         of: name of the saved value of a run; the run as a whole where left out.
         model: for a tensor, whose: then the residual stream has a logit lens, and logits have words.
-        prompt: for a model, its text; for a run, which of its prompts.
+        prompt: for a model, its text; for a run, which of its prompts; for a tensor, the text whose tokens name its
+            positions.
         options: of the kind. attention: `layer`, `head`, `batch`. mlp: `layer`, `neurons`, `position`, `batch`. array:
             `down`, `across`, `index`, `merged`. A saved value that holds several tensors: `part`.
 
@@ -55,7 +59,7 @@ def look(
     if issubclass(type(what), NNsight):
         return _model(what, kind or "residual", prompt, options)
     if isinstance(what, Tensor):
-        return _tensor(what, kind, model, options)
+        return _tensor(what, kind, model, prompt, options)
     raise InputError(f"a {type(what).__name__} cannot be looked at: give a run, its number, a tensor or a model")
 
 
@@ -77,13 +81,44 @@ def _model(model: NNsight, kind: Kind, prompt: str | int, options: dict[str, Any
     if kind == "array":
         raise InputError("a model as a whole has no array; give a tensor")
     _known(kind, options, viewing.OPTIONS[kind])
-    return observe.look(kind, observe.subject(model, prompt), **options)
+    return _look(Look(weakref.ref(model), _name(model), prompt=prompt), kind, options)
 
 
-def _tensor(value: Tensor, kind: Kind | None, model: NNsight | None, options: dict[str, Any]) -> View:
+def _tensor(
+    value: Tensor, kind: Kind | None, model: NNsight | None, prompt: str | int, options: dict[str, Any]
+) -> View:
     chosen = kind or kinds_of(value, facts=None if model is None else facts_of(model))[0]
-    _known(chosen, options, (*viewing.OPTIONS[chosen], *([] if chosen == "array" else ["batch"]), "title"))
-    return observe.as_kind(chosen, value, (), model, **options)
+    own = ("names",) if chosen == "array" else ("batch",)
+    _known(chosen, options, (*viewing.OPTIONS[chosen], *own, "title"))
+    if isinstance(prompt, str) and model is None:
+        raise InputError("a prompt names a tensor's positions by its model's tokens: give model=… too")
+    look = Look(
+        weakref.ref(value),
+        _name(value),
+        None if model is None else weakref.ref(model),
+        "" if model is None else _name(model),
+        prompt if isinstance(prompt, str) else None,
+        {name: options.pop(name) for name in ("names", "title") if name in options},
+    )
+    return _look(look, chosen, options)
+
+
+def _look(look: Look, kind: Kind, options: dict[str, Any]) -> View:
+    """The view; where a page may ask for it again, with the number by which it does."""
+    number = 0 if link.current() is None and "marimo" not in sys.modules else looks.keep(look)
+    try:
+        params = ViewParams(run=number, kind=kind, **options)
+    except ValidationError as error:
+        raise InputError(_words(error)) from error
+    found = look.view(params)
+    return found if number else replace(found, params=None)
+
+
+def _name(value: Any) -> str:
+    """What the notebook calls it."""
+    here = link.current()
+    names = {} if here is None else dict(here.variables())
+    return next((name for name, each in names.items() if each is value and not name.startswith("_")), "")
 
 
 def _known(kind: Kind, options: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -378,7 +378,7 @@ class ViewsReply(Frozen):
 
 
 class ViewParams(Frozen):
-    run: int
+    run: int = Field(description="below zero: what `wb.look` showed that is no run's")
     name: str = Field(default="", description="of a saved value; empty for the run as a whole")
     part: int = 0
     kind: Kind | None = Field(default=None, description="null for what suits it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -98,9 +98,16 @@ def look(record: Record, model: NNsight | None, params: ViewParams) -> View:
 
 def tile(record: Record, params: TileParams) -> tuple[TileReply, list[bytes]]:
     """A part of a saved array."""
-    buffers = Buffers()
     kept = record.saved_tensor(params.name)
     _, value = _part(kept, params.part)
+    return tile_in(value, params, _names(kept, value), kept.tokens)
+
+
+def tile_in(
+    value: Tensor, params: TileParams, names: Sequence[str], tokens: Sequence[str]
+) -> tuple[TileReply, list[bytes]]:
+    """A part of an array, as the page gets it."""
+    buffers = Buffers()
     grid = tile_of(
         value,
         params.down,
@@ -109,8 +116,8 @@ def tile(record: Record, params: TileParams) -> tuple[TileReply, list[bytes]]:
         buffers,
         window=params.window,
         most=params.most,
-        names=_names(kept, value),
-        tokens=kept.tokens,
+        names=names,
+        tokens=tokens,
         merged=params.merged,
         limit=params.limit,
     )
@@ -196,12 +203,15 @@ def written(run: int, params: ViewParams, kind: Kind) -> str:
         >>> written(7, ViewParams(run=7, name="hidden", index=(0, 2, 0)), "array")
         "wb.look(7, 'array', of='hidden', index=(0, 2, 0))"
     """
-    named = ["part", "batch"] if params.name else ["prompt"]
-    chosen = {name: getattr(params, name) for name in (*named, *OPTIONS[kind])}
-    default = ViewParams(run=run)
-    words = [f"{name}={each!r}" for name, each in chosen.items() if each != getattr(default, name)]
+    named = ("part", "batch") if params.name else ("prompt",)
     of = [f"of={params.name!r}"] if params.name else []
-    return f"wb.look({', '.join([str(run), repr(kind), *of, *words])})"
+    return f"wb.look({', '.join([str(run), repr(kind), *of, *chosen(params, (*named, *OPTIONS[kind]))])})"
+
+
+def chosen(params: ViewParams, names: Sequence[str]) -> list[str]:
+    """What is chosen otherwise than by itself, as arguments."""
+    default = ViewParams(run=params.run)
+    return [f"{name}={getattr(params, name)!r}" for name in names if getattr(params, name) != getattr(default, name)]
 
 
 def _with(found: View, **more: Any) -> View:

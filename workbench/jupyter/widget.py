@@ -54,8 +54,7 @@ class Widget(anywidget.AnyWidget):
             self.send({"program": _program()})
             return
         if self._bench is None:
-            self.send({"id": message.get("id"), "fault": {"message": "no kernel answers for these views", **NO_MORE}})
-            return
+            self._bench = Bench(dict)  # for what is no run's
         if self._pusher is None:
             self._pusher = Pusher(self.send, copy_context())
             self._leave = self._bench.listen(lambda event: self._tell(event))
@@ -72,9 +71,6 @@ class Widget(anywidget.AnyWidget):
         if self._pusher is not None:
             self._pusher.close()
         super().close()
-
-
-NO_MORE = {"card": None, "line": None, "detail": None, "level": "error"}
 
 
 @cache

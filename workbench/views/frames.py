@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.errors import InputError
 from workbench.views.header import (
     ArrayView,
     AttentionView,
@@ -20,13 +21,24 @@ from workbench.views.header import (
 from workbench.views.view import View
 
 Row = dict[str, Any]
+Table = list[Row] | dict[str, Any] | np.ndarray[Any, Any]
 
 
-def rows(view: View) -> list[Row] | np.ndarray[Any, Any]:
-    """What a table of the view holds: a picture as it stands, anything else a row for each thing."""
+def rows(view: View, of: str = "picture") -> Table:
+    """What a table of the view holds: a picture as it stands, anything else a row for each thing.
+
+    Raises:
+        InputError: scores of what has none.
+    """
     header = view.header
+    if of == "scores" and isinstance(header, AttentionView):
+        return list(_scores(header))
+    if of != "picture":
+        raise InputError(f"a table of {of!r}: every view has 'picture', attention 'scores' too")
     if isinstance(header, ArrayView):
         return view.numbers(header.grid)[0] if header.grid is not None else []
+    if isinstance(header, AttentionView):
+        return _attention(view, header)
     return list(OF[type(header)](view, header))
 
 
@@ -47,7 +59,24 @@ def _gradient(view: View, header: GradientView) -> Iterator[Row]:
         yield {**place, **norm, **({} if product is None else {"product": float(product[row, column])})}
 
 
-def _attention(view: View, header: AttentionView) -> Iterator[Row]:
+def _attention(view: View, header: AttentionView) -> Table:
+    """A row for each pair of tokens of each head that is here; what comes later than the query is left out."""
+    grid = header.pattern
+    numbers = view.numbers(grid)  # (head, query, key)
+    there = np.ones(numbers.shape, bool)
+    if grid.causal and grid.rows.length == grid.columns.length:
+        there &= np.tri(*numbers.shape[1:], dtype=bool)
+    sheet, query, key = np.nonzero(there)
+    table = {} if header.layer is None else {"layer": np.full(len(sheet), header.layer)}
+    table["head"] = np.asarray(header.heads)[sheet]
+    for name, axis, at in (("query", grid.rows, query), ("key", grid.columns, key)):
+        table[name] = axis.start + at * axis.step
+        if axis.labels:
+            table[f"{name}_token"] = np.asarray(axis.labels, object)[at]
+    return {**table, "attention": numbers[there]}
+
+
+def _scores(header: AttentionView) -> Iterator[Row]:
     for score in header.scores:
         yield {**({} if header.layer is None else {"layer": header.layer}), **score.model_dump()}
 
@@ -83,7 +112,6 @@ def _named(axis: Axis, at: int) -> Row:
 OF: dict[type, Callable[[View, Any], Iterator[Row]]] = {
     ResidualView: _residual,
     GradientView: _gradient,
-    AttentionView: _attention,
     LogitsView: _logits,
     NeuronsView: _mlp,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.views.header import Axis, Grid
-from workbench.views.summary import all_finite
+from workbench.views.summary import all_finite, root_mean_square
 
 MOST = (512, 1024)
 """Rows and columns of the largest picture; more are merged."""
@@ -110,14 +110,15 @@ def spread(numbers: Tensor) -> float:
             share = -(-sample.numel() // EXACT)
             step = min(share, max(1, sample.shape[axis] // 64)) | 1
             sample = sample[(slice(None),) * axis + (slice(None, None, step),)]
-    size = sample.float().abs()
+    size = sample.float()
     if not all_finite(size):
         size = size[size.isfinite()]
-    largest = float(size.max()) if size.numel() else 0.0
+    largest = max(map(abs, map(float, torch.aminmax(size)))) if size.numel() else 0.0
     if not largest:
         return 1.0
-    # Scaled by the largest, so that squares of very large or very small numbers are still numbers.
-    deviation = largest * float((size / largest).square().mean(dtype=torch.float64).sqrt())
+    # Scaled where squares of very large or very small numbers are no numbers any more.
+    scale = 1.0 if 1e-12 < largest < 1e12 else largest
+    deviation = scale * root_mean_square(size if scale == 1.0 else size / scale)
     return min(SIGMAS * deviation, largest)
 
 

@@ -12,7 +12,10 @@ from workbench.views.header import Grid
 
 BELOW, MIDDLE, ABOVE = (33, 102, 172), (255, 255, 255), (224, 112, 20)
 """Blue below zero, white, orange above: told apart by colour-blind eyes too. The page draws the same."""
-MISSING = (128, 128, 128)
+UNDER, OVER = (13, 47, 105), (140, 58, 0)
+"""Beyond the ends of the scale."""
+INFINITE, MISSING, LATER = (0, 0, 0), (150, 150, 150), (236, 238, 241)
+"""No number; and what a causal pattern does not have."""
 WIDE = 640
 HIGH = 480
 
@@ -32,12 +35,23 @@ def picture(numbers: np.ndarray[Any, Any], grid: Grid) -> bytes:
 
 
 def colours(numbers: np.ndarray[Any, Any], grid: Grid) -> np.ndarray[Any, Any]:
-    """Each number's colour, `(row, column, 3)` of bytes; grey where there is no number."""
-    with np.errstate(invalid="ignore"):
-        part = np.clip(np.nan_to_num(np.abs(numbers) / (grid.limit or 1.0), nan=0.0), 0, 1)[..., None]
-    end = np.where((numbers < 0)[..., None] | (grid.scale == "sequential"), BELOW, ABOVE)
-    painted = np.asarray(MIDDLE) + (end - np.asarray(MIDDLE)) * part
-    return np.where(np.isnan(numbers)[..., None], MISSING, painted).astype(np.uint8)
+    """Each number's colour, `(row, column, 3)` of bytes, with the marks that the page has."""
+    limit = grid.limit or 1.0
+    size = np.abs(np.where(np.isfinite(numbers), numbers, 0))
+    below = (numbers < 0) | (grid.scale == "sequential")
+    end = np.where(below[..., None], BELOW, ABOVE)
+    painted = np.asarray(MIDDLE) + (end - np.asarray(MIDDLE)) * np.clip(size / limit, 0, 1)[..., None]
+    later = np.zeros(numbers.shape, bool)
+    if grid.causal and grid.rows.length == grid.columns.length:
+        later = ~np.tri(*numbers.shape, dtype=bool)
+    for where, colour in (
+        (size > limit * (1 + 1e-6), np.where(below[..., None], UNDER, OVER)),
+        (np.isinf(numbers), INFINITE),
+        (np.isnan(numbers), MISSING),
+        (later, LATER),
+    ):
+        painted = np.where(where[..., None], colour, painted)
+    return painted.astype(np.uint8)
 
 
 def encode(pixels: np.ndarray[Any, Any]) -> bytes:

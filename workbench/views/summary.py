@@ -12,6 +12,8 @@ from torch import Tensor
 _LONGEST = 200
 MANY = 1 << 20
 """Numbers of which mean and deviation are worked out in their own precision, in one go."""
+PART = 1 << 12
+"""Numbers whose squares are summed in one go."""
 TOO_MANY = 1 << 28
 """Numbers of which no statistics are worked out: it would read them all."""
 
@@ -58,8 +60,10 @@ def _statistics(value: Tensor) -> str:
     if not value.is_floating_point():
         return f"min {int(value.min())} · max {int(value.max())}"
     if value.numel() > MANY and all_finite(value):
-        deviation, mean = torch.std_mean(value if value.dtype is torch.float64 else value.float(), correction=0)
-        return f"mean {float(mean):.3g} · std {float(deviation):.3g} · 0 NaN"
+        # Twice over all of it at the speed of memory: std_mean takes five times as long.
+        numbers = value if value.dtype is torch.float64 else value.float()
+        mean = numbers.mean()
+        return f"mean {float(mean):.3g} · std {root_mean_square(numbers - mean):.3g} · 0 NaN"
     numbers = value.double() if value.device.type != "mps" else value.float()
     finite = numbers[numbers.isfinite()]
     parts = []
@@ -68,6 +72,15 @@ def _statistics(value: Tensor) -> str:
     parts.append(f"{int(numbers.isnan().sum())} NaN")
     infinite = int(numbers.isinf().sum())
     return " · ".join([*parts, f"{infinite} Inf"] if infinite else parts)
+
+
+def root_mean_square(numbers: Tensor) -> float:
+    """Of finite numbers; in parts, since one sum of millions of squares loses digits in float32."""
+    flat = numbers.reshape(-1)
+    whole = flat.numel() - flat.numel() % PART
+    parts = torch.linalg.vector_norm(flat[:whole].view(-1, PART), dim=1)
+    rest = torch.linalg.vector_norm(flat[whole:])
+    return float((parts.double().square().sum() + rest.double().square()) / flat.numel()) ** 0.5
 
 
 def all_finite(value: Tensor) -> bool:

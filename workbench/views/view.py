@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from workbench.errors import InputError
-from workbench.views.header import AnyView, Grid
+from workbench.views.header import AnyView, Grid, LogitsView
 
 if TYPE_CHECKING:
     import pandas
@@ -36,11 +36,14 @@ class View:
         found = np.frombuffer(self.buffers[grid.buffer], grid.dtype)
         return found.reshape(grid.sheets, grid.rows.size, grid.columns.size)
 
-    def to_dataframe(self) -> pandas.DataFrame:
+    def to_dataframe(self, of: Literal["picture", "scores"] = "picture") -> pandas.DataFrame:
         """The view's numbers as a table.
 
+        Args:
+            of: the picture; of attention also its scores, a row for each head.
+
         Raises:
-            InputError: pandas is not installed.
+            InputError: pandas is not installed; there are no scores.
         """
         try:
             import pandas
@@ -48,7 +51,7 @@ class View:
             raise InputError("to_dataframe() needs pandas: pip install pandas") from error
         from workbench.views.frames import rows
 
-        return pandas.DataFrame(rows(self))
+        return pandas.DataFrame(rows(self, of))
 
     def snapshot(self) -> dict[str, Any]:
         """The view as JSON that can be kept in a notebook, its bytes as base64."""
@@ -61,6 +64,9 @@ class View:
     def __repr__(self) -> str:
         header = self.header
         words = [header.title, f"{header.kind} view"]
+        if isinstance(header, LogitsView) and header.at:
+            best = sorted(header.at[-1].top, key=lambda each: -each.after)[:3]
+            words.append(", ".join(f"{each.token!r} {each.after:.3f}" for each in best))
         return " · ".join([*words, header.note] if header.note else words)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Mapping[str, Any]:

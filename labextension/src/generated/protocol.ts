@@ -1255,6 +1255,9 @@ export interface Entry {
  * via the `definition` "ViewParams".
  */
 export interface ViewParams {
+  /**
+   * below zero: what `wb.look` showed that is no run's
+   */
   run: number;
   /**
    * of a saved value; empty for the run as a whole

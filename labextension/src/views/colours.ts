@@ -15,6 +15,8 @@ interface Theme {
   over: Colour;
   infinite: Colour;
   missing: Colour;
+  /** Of a causal pattern, what comes later: no zero, but nothing at all. */
+  later: Colour;
 }
 
 const LIGHT: Theme = {
@@ -24,7 +26,8 @@ const LIGHT: Theme = {
   under: [13, 47, 105],
   over: [140, 58, 0],
   infinite: [0, 0, 0],
-  missing: [150, 150, 150]
+  missing: [150, 150, 150],
+  later: [236, 238, 241]
 };
 const DARK: Theme = {
   below: [92, 164, 232],
@@ -33,7 +36,8 @@ const DARK: Theme = {
   under: [178, 216, 255],
   over: [255, 208, 160],
   infinite: [255, 255, 255],
-  missing: [118, 118, 118]
+  missing: [118, 118, 118],
+  later: [52, 54, 60]
 };
 
 const STEPS = 256;
@@ -44,6 +48,7 @@ export interface Palette {
   sequential: Uint32Array;
   missing: number;
   infinite: number;
+  later: number;
   under: number;
   over: number;
   /** For a legend, as CSS. */
@@ -75,6 +80,7 @@ function made(theme: Theme, dark: boolean): Palette {
     sequential,
     missing: pixel(theme.missing),
     infinite: pixel(theme.infinite),
+    later: pixel(theme.later),
     under: pixel(theme.under),
     over: pixel(theme.over),
     css: {
