@@ -220,9 +220,9 @@ def test_another_version_says_who_is_to_update(tiny: Any) -> None:
         tiny.lm_head.output.save()
     old = forged(tracer.request, lambda head: head.update(version=0, writer="0.0.9"))
     new = forged(tracer.request, lambda head: head.update(version=2, writer="9.0"))
-    with pytest.raises(Refused, match=r"version 0, written by workbench 0.0.9; .* reads version 1: update .* there"):
+    with pytest.raises(Refused, match=r"version 0, written by workbench 0.0.9; .* knows version 1: .* on your machine"):
         peek(old)
-    with pytest.raises(Refused, match=r"version 2, written by workbench 9.0; .* reads version 1: update .* here"):
+    with pytest.raises(Refused, match=r"version 2, written by workbench 9.0; .* knows version 1: .* on the server"):
         peek(new)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 import uuid
@@ -15,8 +16,11 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 import workbench as wb
+from scripts.fuzz import seeds
+from tests.doors import named
 from tests.serving import GPT2, LLAMA, Serving, serving
 from workbench.cli import main
 from workbench.graph.package import Request, pack, unpack_outcome
@@ -233,7 +237,7 @@ def test_a_model_that_is_not_hosted(ann: httpx.Client) -> None:
 def test_another_version_is_told_in_words(ann: httpx.Client) -> None:
     answer = ann.get("/v1/models", headers={"X-Workbench-Protocol": "2"})
     assert answer.status_code == 400
-    assert "update workbench here" in answer.json()["error"]
+    assert "this server speaks version 1 of the protocol, and your workbench version 2" in answer.json()["error"]
     assert ann.get("/v1/models").headers["x-workbench-protocol"] == "1"
 
 
@@ -306,6 +310,34 @@ def test_the_api_is_described(ann: httpx.Client) -> None:
                     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
 
 
+def test_the_pages_need_no_other_address(ann: httpx.Client, server: Serving, data: bytes) -> None:
+    """Status and API are whole as they are sent, so they open in a closed network."""
+    status, docs = ann.get("/").text, ann.get("/docs").text
+    for page in (status, docs):
+        assert re.findall(r"(?:src|href)=[\"'](?!/|#|data:)", page) == []
+        assert "<script" not in page
+        assert "@import" not in page
+    assert f'wb.CONFIG.API.HOST = "{server.host}"' in status
+    assert "wb.CONFIG.set_default_api_key" in status
+    assert GPT2 in status
+    for path in ("/v1/jobs/{id}/result", "Last-Event-ID", "/v1/schema", 'id="Event"', "Too many jobs are queued."):
+        assert path in docs
+    strange = ann.get("/", headers={"Host": 'x"><script>.example'})
+    assert "<script>" not in strange.text
+
+
+def test_a_requests_form_is_told_as_a_schema(ann: httpx.Client, data: bytes, model: Any) -> None:
+    schema = ann.get("/v1/schema").json()
+    Draft202012Validator.check_schema(schema)
+    known = Draft202012Validator(schema)
+    for each in (data, request(model, rounds=2), *seeds(named(wb.LanguageModel(GPT2), GPT2))):
+        length = int.from_bytes(each[8:16], "little")
+        head = json.loads(each[16 : 16 + length])
+        known.validate(head)
+        head["graph"]["nodes"][0]["code"] = "1"
+        assert not known.is_valid(head)
+
+
 def test_many_at_once(server: Serving, keys: dict[str, str], data: bytes) -> None:
     results: list[str] = []
 
@@ -323,6 +355,26 @@ def test_many_at_once(server: Serving, keys: dict[str, str], data: bytes) -> Non
         thread.join()
     assert len(results) == 12
     assert len(set(results)) == 1
+
+
+def test_an_address_that_is_taken_and_a_folder_that_is_in_use(
+    server: Serving, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", GPT2, "--port", str(server.port), "--data", str(tmp_path)]) == 2
+    assert f"127.0.0.1:{server.port} cannot be listened on (Address already in use)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["serve", GPT2, "--port", "0", "--data", str(folder / "data")]) == 2
+    assert "is in use by another server" in capsys.readouterr().err
+
+
+def test_words_of_the_operators_that_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--keys", str(tmp_path / "none")], "cannot be read"),
+        (["--limit", "nods=3"], "--limit nods: there is no such limit; there are body, depth,"),
+        (["--limit", "nodes"], "write a name and a number"),
+    ):
+        assert main(["serve", GPT2, "--data", str(tmp_path), *words]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_loopback_alone_without_keys(capsys: pytest.CaptureFixture[str]) -> None:
