@@ -114,6 +114,19 @@ def data(model: Any) -> bytes:
     return request(model)
 
 
+@pytest.fixture
+def next_user(ann: httpx.Client, data: bytes) -> Iterator[None]:
+    """After a test of what a server must withstand, someone else has bit for bit what there is without a server."""
+    yield
+    known = wb.LanguageModel(GPT2, dispatch=True)
+    with torch.no_grad():
+        right = known.module(known.tokenizer(PROMPT, return_tensors="pt")["input_ids"]).logits[:, -1]
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    assert ended(ann, id)[-1]["status"] == "COMPLETED"
+    (logits,) = unpack_outcome(ann.get(f"/v1/jobs/{id}/result").content).values.values()
+    assert torch.equal(logits, right)
+
+
 def events_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
 
@@ -185,6 +198,7 @@ def test_the_same_id_is_the_same_job(ann: httpx.Client, bob: httpx.Client, data:
     assert (taken.status_code, taken.json()["error"][:21]) == (409, "this job id is taken;")
 
 
+@pytest.mark.usefixtures("next_user")
 def test_no_key_sees_anothers_job(ann: httpx.Client, bob: httpx.Client, data: bytes) -> None:
     id = ann.post("/v1/jobs", content=data).json()["id"]
     ended(ann, id)
@@ -196,6 +210,7 @@ def test_no_key_sees_anothers_job(ann: httpx.Client, bob: httpx.Client, data: by
     assert ann.get(f"/v1/jobs/{id}/result").status_code == 200
 
 
+@pytest.mark.usefixtures("next_user")
 def test_without_a_key_nothing_is_told(server: Serving, data: bytes) -> None:
     for key in (None, "wb-guessed"):
         with client(server, key) as stranger:
@@ -205,6 +220,7 @@ def test_without_a_key_nothing_is_told(server: Serving, data: bytes) -> None:
                 assert "this server asks for a key" in answer.json()["error"]
 
 
+@pytest.mark.usefixtures("next_user")
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
@@ -219,6 +235,7 @@ def test_what_is_no_request(ann: httpx.Client, content: bytes, status: int, word
     assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
 
 
+@pytest.mark.usefixtures("next_user")
 def test_a_body_that_says_nothing_of_its_length_is_cut_off(ann: httpx.Client) -> None:
     def parts() -> Iterator[bytes]:
         for _ in range(64):
@@ -282,6 +299,7 @@ def test_a_deleted_result_is_gone(ann: httpx.Client, data: bytes) -> None:
     assert ann.get(f"/v1/jobs/{id}/result").status_code == 404
 
 
+@pytest.mark.usefixtures("next_user")
 def test_those_who_listen_slowly_hold_up_nobody(
     server: Serving, keys: dict[str, str], ann: httpx.Client, model: Any, data: bytes
 ) -> None:
