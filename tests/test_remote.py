@@ -266,6 +266,9 @@ def test_a_session_over_two_models(away: Any, llama: Any) -> None:
             both = stacked.save()
         session.log(both)
     assert [away.tokenizer.decode(id) for id in both.value] == [" Paris", " Paris"]
+    job = session.job
+    assert [event.status for event in job.events()].count("QUEUED") == 1  # and not for each trace
+    assert len(connection().fetch(job.id)) < 2000  # two ids and a stack of them; no hidden state, no logits
     with pytest.raises(errors.NotSetError, match="was not saved"):
         _ = first.value
 
