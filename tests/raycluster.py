@@ -234,12 +234,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(nodes: int = 2, cpus: int = 1, mode: str = "token") -> Iterator[Cluster]:
-    """A cluster for the time of a block."""
+def cluster(nodes: int = 2, cpus: int = 1, mode: str = "token", begin: int | None = None) -> Iterator[Cluster]:
+    """A cluster for the time of a block; with `begin` only so many of its nodes are started."""
     network = Network(nodes)
     made = Cluster(network, cpus, mode)
     try:
-        made.start()
+        made.start(begin)
         yield made
     finally:
         made.close()

@@ -44,7 +44,7 @@ AWAY = "cannot be reached|connection .* was lost|replica died|could not be reach
 
 @pytest.fixture(scope="module")
 def ring() -> Iterator[Cluster]:
-    with cluster() as made:
+    with cluster(begin=0) as made:
         yield made
 
 
@@ -59,6 +59,7 @@ def served(ring: Cluster, folder: Path, *words: str, port: int | None = None) ->
 def server(ring: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     made = served(ring, tmp_path_factory.mktemp("server"), "--replicas", "2", "--patience", "200")
     try:
+        ring.start()  # the server joins the head meanwhile
         made.ready(seconds=200)
         yield made
     finally:

@@ -18,7 +18,7 @@ from tests.doors import PackedSession, id_of, named, packed
 from tests.families import family
 from tests.nets import traced
 from tests.tiny import words
-from workbench.errors import WireError
+from workbench.errors import NotSetError, WireError
 from workbench.graph.allowed import function, methods, offer, table
 from workbench.graph.limits import Limits, Refused
 from workbench.graph.package import Outcome, Request, pack, pack_outcome, peek, unpack, unpack_outcome
@@ -95,13 +95,69 @@ def test_law_what_is_read_makes_the_same_run(chosen: list[int]) -> None:
     outcome = there(tracer.request, other)
     with other.trace(X):
         local = write(other)
-    for sent, kept in zip(saved, local, strict=True):
-        if id_of(sent) not in tracer.request.graph.saved:
+    compare(tracer.request, outcome, saved, local)
+
+
+def compare(request: Request, outcome: Outcome, sent: list[Any], kept: list[Any]) -> None:
+    """Each value that came back is what a local run kept, and one that has none has none here either."""
+    for mine, local in zip(sent, kept, strict=True):
+        if id_of(mine) not in request.graph.saved:
             continue
-        ours, theirs = outcome.values[id_of(sent)], kept.value
+        if id_of(mine) in outcome.reasons:
+            with pytest.raises(NotSetError):
+                _ = local.value
+            continue
+        ours, theirs = outcome.values[id_of(mine)], local.value
         if isinstance(theirs, tuple) and type(theirs) is not tuple and not isinstance(theirs, torch.Size):
             theirs = tuple(theirs)
         assert same(ours, theirs), (ours, theirs)
+
+
+PARTS = st.lists(
+    st.lists(st.tuples(st.sampled_from(range(len(STATEMENTS))), st.sampled_from([None, True, False])), max_size=3),
+    min_size=1,
+    max_size=3,
+)
+"""For each invoke, or each pass of a session, its statements: whether each stands in a condition, true or not."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(PARTS, st.integers(0, 3))
+def test_law_with_invokes_conditions_sessions_and_loops(parts: Any, rounds: int) -> None:
+    def body(model: Any, context: Any, statements: Any, factor: Any) -> list[Any]:
+        found = []
+        for index, holds in statements:
+            if holds is None:
+                found.append(STATEMENTS[index](model))
+                continue
+            size = model[0].output.abs().sum() * factor
+            with context.cond(size >= 0 if holds else size < 0):
+                found.append(STATEMENTS[index](model))
+        context.log(model.output.sum())
+        return [*[each for each in found if hasattr(type(each), "_node_id")], model.output.save()]
+
+    def write(context: Any, model: Any) -> list[Any]:
+        if not rounds:
+            found = []
+            for number, statements in enumerate(parts):
+                with context.invoke(X * (number + 1)):
+                    found += body(model, context, statements, 1)
+            return found
+        with context.iter(list(range(1, rounds + 1))) as item:
+            found = []
+            for statements in parts:
+                with model.trace(X) as tracer:
+                    found += body(model, tracer, statements, item)
+        return found
+
+    model, other, lines = net(), net(), []
+    with packed(model) if not rounds else PackedSession(model) as context:
+        sent = write(context, model)
+    outcome = there(context.request, other, log=lines.append)
+    with other.trace() if not rounds else other.session() as local:
+        kept = write(local, other)
+    compare(context.request, outcome, sent, kept)
+    assert lines == local.logs
 
 
 def test_conditions_gradients_and_several_invokes() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,9 +23,10 @@ from tests.serving import GPT2, LLAMA, ROOT, Serving, serving
 from workbench import errors, remote
 from workbench.experiment.cell import Cell
 from workbench.jupyter.bench import Bench
+from workbench.remote import protocol
 from workbench.remote.connection import Connection, close_all, connection
 from workbench.remote.protocol import Event
-from workbench.remote.words import SHOW_STATUS
+from workbench.remote.words import SHOW_STATUS, line
 from workbench.views.tokens import best
 
 PROMPT = "The Eiffel Tower is in the city of"
@@ -263,6 +266,9 @@ def test_a_session_over_two_models(away: Any, llama: Any) -> None:
             both = stacked.save()
         session.log(both)
     assert [away.tokenizer.decode(id) for id in both.value] == [" Paris", " Paris"]
+    job = session.job
+    assert [event.status for event in job.events()].count("QUEUED") == 1  # and not for each trace
+    assert len(connection().fetch(job.id)) < 2000  # two ids and a stack of them; no hidden state, no logits
     with pytest.raises(errors.NotSetError, match="was not saved"):
         _ = first.value
 
@@ -398,6 +404,42 @@ def test_a_job_is_cancelled(away: Any) -> None:
     assert away.trace(PROMPT, trace=False, remote=True).logits.shape[1] == 8
 
 
+def test_how_many_jobs_are_before_is_printed(away: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = []
+    for rounds in (2000, 1):
+        with away.session(remote=True, blocking=False) as session:
+            with session.iter(list(range(rounds))):
+                with away.trace(PROMPT):
+                    pass
+        jobs.append(session.job)
+    while jobs[0].status == "QUEUED":
+        time.sleep(0.01)
+    ending = threading.Timer(0.5, jobs[0].cancel)
+    ending.start()
+    with away.trace(PROMPT, remote=True):
+        away.lm_head.output.save()
+    ending.join()
+    said = [line.partition(" - ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert said[2:4] == ["QUEUED: 1 job is before yours.", "QUEUED: Yours is the next job."]
+    assert said[-1] == "COMPLETED: Your job has been completed."
+    assert line("0" * 32, Event(number=3, at=0, status="QUEUED", position=2)).endswith("2 jobs are before yours.")
+
+
+def test_a_long_result_has_a_bar_where_statuses_are_printed(
+    away: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(rows: int) -> str:
+        with away.trace(PROMPT, remote=True):
+            (away.lm_head.output[0, 0, 0] + torch.ones(rows)).save()
+        return capsys.readouterr().err
+
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert re.search(r"Downloading result: 100%.*4\.00M/4\.00M", fetched(1_000_000))
+    assert fetched(10) == ""
+    monkeypatch.setattr(wb.CONFIG, "show_status", False)
+    assert fetched(1_000_000) == ""
+
+
 def test_statuses_are_events_for_who_wants_them(away: Any, capsys: pytest.CaptureFixture[str]) -> None:
     heard: list[tuple[str, str]] = []
     token = SHOW_STATUS.set(lambda job, event: heard.append((job, event.status)))
@@ -419,6 +461,50 @@ def test_the_servers_models(server: Serving) -> None:
     assert {model.key: model.bytes for model in remote.models()}[GPT2] == sum(
         p.numel() * p.element_size() for p in wb.LanguageModel(GPT2).module.parameters()
     )
+
+
+# ---- versions, and what is packed
+
+
+@pytest.mark.parametrize(
+    ("mine", "cure"),
+    [(protocol.VERSION - 1, "update workbench on your machine"), (protocol.VERSION + 1, "ask its operator to update")],
+)
+def test_an_older_and_a_newer_client_are_told_so(
+    mine: int, cure: str, away: Any, server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = protocol.VERSION
+    monkeypatch.setattr(protocol, "VERSION", mine)
+    at = Connection(server.host)
+    said = f"this server speaks version {theirs} of the protocol, and your workbench version {mine}; {cure}"
+    with pytest.raises(errors.RemoteError, match=said):
+        at.hosted()
+    at.close()
+    assert cure in str(protocol.mismatch(str(theirs), "client"))
+
+
+def test_requests_and_answers_are_packed_where_that_is_asked_for(
+    away: Any, here: Any, server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    before = Connection.follow
+    monkeypatch.setattr(
+        Connection, "follow", lambda at, id, data=None, after=0: sent.append(data or b"") or before(at, id, data, after)
+    )
+    found, sizes = [], []
+    for compress in (False, True):
+        monkeypatch.setitem(wb.CONFIG._own, "compress", compress)
+        with away.trace(PROMPT, remote=True) as tracer:
+            zeros = (away.lm_head.output[0, 0, 0].nan_to_num() * 0 + torch.zeros(50_000)).save()
+            logits = away.lm_head.output.save()
+        found.append((zeros.value, logits.value))
+        data = connection(server.host).fetch(tracer.job.id)
+        sizes.append((len(sent[-1]), len(data)))
+        assert [each[:4] == b"\x28\xb5\x2f\xfd" for each in (sent[-1], data)] == [compress] * 2
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert sizes[1][0] < sizes[0][0] / 2
+    assert sizes[1][1] < sizes[0][1] - 150_000
 
 
 # ---- a cut
@@ -443,7 +529,6 @@ class cutting:
 
     def __init__(self, to: int, after: int) -> None:
         import socket
-        import threading
 
         self._to, self._after = to, after
         self._door = socket.create_server(("127.0.0.1", 0))

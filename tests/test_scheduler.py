@@ -44,7 +44,9 @@ def test_a_position_is_how_many_are_taken_before(owners: list[str]) -> None:
     for each in rows:
         line.put(each)
     told = {each.id: line.position(each) for each in rows}
+    turn = [each.id for each in line.in_turn()]
     taken = [line.take().id for _ in rows]
+    assert turn == taken
     assert told == {id: place for place, id in enumerate(taken)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 import uuid
@@ -15,8 +16,11 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 import workbench as wb
+from scripts.fuzz import seeds
+from tests.doors import named
 from tests.serving import GPT2, LLAMA, Serving, serving
 from workbench.cli import main
 from workbench.graph.package import Request, pack, unpack_outcome
@@ -110,6 +114,19 @@ def data(model: Any) -> bytes:
     return request(model)
 
 
+@pytest.fixture
+def next_user(ann: httpx.Client, data: bytes) -> Iterator[None]:
+    """After a test of what a server must withstand, someone else has bit for bit what there is without a server."""
+    yield
+    known = wb.LanguageModel(GPT2, dispatch=True)
+    with torch.no_grad():
+        right = known.module(known.tokenizer(PROMPT, return_tensors="pt")["input_ids"]).logits[:, -1]
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    assert ended(ann, id)[-1]["status"] == "COMPLETED"
+    (logits,) = unpack_outcome(ann.get(f"/v1/jobs/{id}/result").content).values.values()
+    assert torch.equal(logits, right)
+
+
 def events_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
 
@@ -181,6 +198,7 @@ def test_the_same_id_is_the_same_job(ann: httpx.Client, bob: httpx.Client, data:
     assert (taken.status_code, taken.json()["error"][:21]) == (409, "this job id is taken;")
 
 
+@pytest.mark.usefixtures("next_user")
 def test_no_key_sees_anothers_job(ann: httpx.Client, bob: httpx.Client, data: bytes) -> None:
     id = ann.post("/v1/jobs", content=data).json()["id"]
     ended(ann, id)
@@ -192,6 +210,7 @@ def test_no_key_sees_anothers_job(ann: httpx.Client, bob: httpx.Client, data: by
     assert ann.get(f"/v1/jobs/{id}/result").status_code == 200
 
 
+@pytest.mark.usefixtures("next_user")
 def test_without_a_key_nothing_is_told(server: Serving, data: bytes) -> None:
     for key in (None, "wb-guessed"):
         with client(server, key) as stranger:
@@ -201,6 +220,7 @@ def test_without_a_key_nothing_is_told(server: Serving, data: bytes) -> None:
                 assert "this server asks for a key" in answer.json()["error"]
 
 
+@pytest.mark.usefixtures("next_user")
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
@@ -215,6 +235,7 @@ def test_what_is_no_request(ann: httpx.Client, content: bytes, status: int, word
     assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
 
 
+@pytest.mark.usefixtures("next_user")
 def test_a_body_that_says_nothing_of_its_length_is_cut_off(ann: httpx.Client) -> None:
     def parts() -> Iterator[bytes]:
         for _ in range(64):
@@ -233,7 +254,7 @@ def test_a_model_that_is_not_hosted(ann: httpx.Client) -> None:
 def test_another_version_is_told_in_words(ann: httpx.Client) -> None:
     answer = ann.get("/v1/models", headers={"X-Workbench-Protocol": "2"})
     assert answer.status_code == 400
-    assert "update workbench here" in answer.json()["error"]
+    assert "this server speaks version 1 of the protocol, and your workbench version 2" in answer.json()["error"]
     assert ann.get("/v1/models").headers["x-workbench-protocol"] == "1"
 
 
@@ -278,6 +299,7 @@ def test_a_deleted_result_is_gone(ann: httpx.Client, data: bytes) -> None:
     assert ann.get(f"/v1/jobs/{id}/result").status_code == 404
 
 
+@pytest.mark.usefixtures("next_user")
 def test_those_who_listen_slowly_hold_up_nobody(
     server: Serving, keys: dict[str, str], ann: httpx.Client, model: Any, data: bytes
 ) -> None:
@@ -306,6 +328,34 @@ def test_the_api_is_described(ann: httpx.Client) -> None:
                     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
 
 
+def test_the_pages_need_no_other_address(ann: httpx.Client, server: Serving, data: bytes) -> None:
+    """Status and API are whole as they are sent, so they open in a closed network."""
+    status, docs = ann.get("/").text, ann.get("/docs").text
+    for page in (status, docs):
+        assert re.findall(r"(?:src|href)=[\"'](?!/|#|data:)", page) == []
+        assert "<script" not in page
+        assert "@import" not in page
+    assert f'wb.CONFIG.API.HOST = "{server.host}"' in status
+    assert "wb.CONFIG.set_default_api_key" in status
+    assert GPT2 in status
+    for path in ("/v1/jobs/{id}/result", "Last-Event-ID", "/v1/schema", 'id="Event"', "Too many jobs are queued."):
+        assert path in docs
+    strange = ann.get("/", headers={"Host": 'x"><script>.example'})
+    assert "<script>" not in strange.text
+
+
+def test_a_requests_form_is_told_as_a_schema(ann: httpx.Client, data: bytes, model: Any) -> None:
+    schema = ann.get("/v1/schema").json()
+    Draft202012Validator.check_schema(schema)
+    known = Draft202012Validator(schema)
+    for each in (data, request(model, rounds=2), *seeds(named(wb.LanguageModel(GPT2), GPT2))):
+        length = int.from_bytes(each[8:16], "little")
+        head = json.loads(each[16 : 16 + length])
+        known.validate(head)
+        head["graph"]["nodes"][0]["code"] = "1"
+        assert not known.is_valid(head)
+
+
 def test_many_at_once(server: Serving, keys: dict[str, str], data: bytes) -> None:
     results: list[str] = []
 
@@ -323,6 +373,26 @@ def test_many_at_once(server: Serving, keys: dict[str, str], data: bytes) -> Non
         thread.join()
     assert len(results) == 12
     assert len(set(results)) == 1
+
+
+def test_an_address_that_is_taken_and_a_folder_that_is_in_use(
+    server: Serving, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", GPT2, "--port", str(server.port), "--data", str(tmp_path)]) == 2
+    assert f"127.0.0.1:{server.port} cannot be listened on (Address already in use)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["serve", GPT2, "--port", "0", "--data", str(folder / "data")]) == 2
+    assert "is in use by another server" in capsys.readouterr().err
+
+
+def test_words_of_the_operators_that_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--keys", str(tmp_path / "none")], "cannot be read"),
+        (["--limit", "nods=3"], "--limit nods: there is no such limit; there are body, depth,"),
+        (["--limit", "nodes"], "write a name and a number"),
+    ):
+        assert main(["serve", GPT2, "--data", str(tmp_path), *words]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_loopback_alone_without_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,8 +123,26 @@ def test_a_key_is_taken_back_without_a_restart(tmp_path: Path) -> None:
     assert keys.who(f"Bearer {key}") is None
 
 
+def test_a_file_that_is_spoilt_while_a_server_runs_lets_in_who_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    ann, bob = new_key(path, "ann"), new_key(path, "bob")
+    keys = Keys(path)
+    path.write_text(path.read_text().replace("bob ", "bob and others "))
+    os.utime(path, ns=(1, 1))
+    assert [keys.who(f"Bearer {key}") for key in (ann, bob, ann)] == ["ann", None, "ann"]
+    path.unlink()
+    assert [keys.who(f"Bearer {key}") for key in (ann, bob)] == [None, None]
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        f"{path} line 2 is no key", f"{path} cannot be read (No such file or directory); make a key with",
+    ]  # fmt: skip
+    assert new_key(path, "ann") != ann
+    assert keys.who(f"Bearer {ann}") is None
+
+
 def test_a_file_that_holds_no_keys(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not there; make a key with: workbench key NAME"):
+    with pytest.raises(InputError, match=r"cannot be read .*; make a key with: workbench key NAME"):
         Keys(tmp_path / "none")
     (tmp_path / "keys").write_text("ann secret\n")
     with pytest.raises(InputError, match="line 1 is no key"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fastapi import HTTPException
 
 import workbench as wb
 from tests.doors import HOSTED, PackedSession, named, packed
@@ -88,7 +89,8 @@ def test_the_least_recently_used_makes_room_and_one_in_use_never(tmp_path: Path)
             assert loaded(at) == {"two", "three"}
             assert [seat["pid"] for seat in at.loaded() if seat["models"] == ["two"]] == [pid]
             assert len(await long) == 1
-            assert await run("one", "two", rounds=1)  # a session over two, in one worker
+            assert len(await run("one", "two", rounds=1)) == 2  # a session over two, in one worker
+            assert ["one", "two"] in [seat["models"] for seat in at.loaded()]
             assert sum(seat["bytes"] for seat in at.loaded()) <= 2 * SIZE + 8
 
     asyncio.run(go())
@@ -108,6 +110,26 @@ def test_what_can_never_fit_is_said_before_it_waits(tmp_path: Path) -> None:
 
     with pytest.raises(Lost, match="ask for a server with more memory"):
         asyncio.run(go())
+
+
+def test_a_session_that_can_never_fit_is_not_queued(tmp_path: Path) -> None:
+    async def go() -> None:
+        desk = Desk(Settings(tuple(map(Model, KEYS)), tmp_path, memory=2 * SIZE + 8))
+        assert isinstance(desk.workers, Embedded)
+        desk.workers._sizes = dict.fromkeys(KEYS, SIZE)
+        desk.ready.set()
+        with pytest.raises(HTTPException) as caught:
+            await desk.accept("a" * 32, "ann", request(*KEYS, rounds=1))
+        assert caught.value.status_code == 422
+        assert f"need {3 * SIZE:,} bytes together, and this server has {2 * SIZE + 8:,}" in caught.value.detail
+        assert (desk.scheduler.queued(), desk.store.get("a" * 32)) == ([], None)
+        assert not desk.files.request("a" * 32).exists()
+        await desk.accept("b" * 32, "ann", request("one", "two", rounds=1))
+        assert [row.models for row in desk.scheduler.queued()] == [["one", "two"]]
+        await desk.workers.stop()
+        desk.store.close()
+
+    asyncio.run(go())
 
 
 def test_a_result_is_there_for_its_time(tmp_path: Path) -> None:

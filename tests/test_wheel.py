@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.server.auth import Keys
+
 ROOT = Path(__file__).parents[1]
 EXTENSION = "share/jupyter/labextensions/workbench"
 
@@ -26,9 +28,12 @@ class Installed:
 
     def python(self, *words: str) -> subprocess.CompletedProcess[str]:
         """What this environment's Python says, on both channels."""
+        return self.run(str(self.place / "bin" / "python"), *words)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """What a program of this environment says."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "JUPYTER"))}
         clean = kept | {"HOME": str(self.folder), "JUPYTER_DATA_DIR": str(self.folder), "NO_COLOR": "1"}
-        command = [self.place / "bin" / "python", *words]
         done = subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
@@ -90,6 +95,14 @@ def test_the_package_of_the_wheel_is_the_one_that_is_imported(installed: Install
     where, answer = installed.python("-c", ANSWER).stdout.splitlines()
     assert Path(where).is_relative_to(installed.place)
     assert answer == " Paris"
+
+
+def test_the_command_that_the_readme_names_is_there(installed: Installed) -> None:
+    """`workbench key NAME` gives a key that the file then knows; `workbench serve` says what it takes."""
+    program = str(installed.place / "bin" / "workbench")
+    key = installed.run(program, "key", "ann", "--keys", "keys").stdout.strip()
+    assert Keys(installed.folder / "keys").who(f"Bearer {key}") == "ann"
+    assert "--tensor-parallel N" in installed.run(program, "serve", "--help").stdout
 
 
 ANSWER = """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.server.auth import new_key
+from workbench.graph.limits import Limits
+from workbench.server.auth import Keys, new_key
 from workbench.server.settings import Settings, size
 from workbench.server.workers import Model, Workers
 
@@ -84,6 +86,7 @@ def _serve(asked: argparse.Namespace) -> int:
         import uvicorn
 
         from workbench.server.app import make_app
+        from workbench.server.results import alone
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; a server needs: pip install 'workbench[server]'") from error
     if asked.tensor_parallel > 1 and asked.device_map:
@@ -102,27 +105,58 @@ def _serve(asked: argparse.Namespace) -> int:
         together=asked.together,
         functions=None if asked.functions is None else asked.functions.absolute(),
         ranks=asked.tensor_parallel,
-        limits=_named_numbers("--limit", asked.limit) | {"seconds": asked.seconds},
+        limits=_limits(asked.limit) | {"seconds": asked.seconds},
     )
+    Keys(settings.keys)  # a fault in the file is said now
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     def end() -> None:
         running.should_exit = True
 
-    app = make_app(settings, _on_ray(asked, settings), end)
-    print(
-        f"http://{asked.host}:{asked.port} hosts {', '.join(asked.models)}; jobs are kept in {settings.folder}",
-        flush=True,
-    )
-    config = uvicorn.Config(
-        app, host=asked.host, port=asked.port, log_level="warning", access_log=False, timeout_graceful_shutdown=2
-    )
-    running = uvicorn.Server(config)
-    running.run()
+    with _door(asked.host, asked.port) as door, alone(settings.folder):
+        app = make_app(settings, _on_ray(asked, settings), end)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        running = uvicorn.Server(config)
+        port = door.getsockname()[1]
+        print(
+            f"http://{_in_address(asked.host)}:{port} hosts {', '.join(asked.models)}; "
+            f"jobs are kept in {settings.folder}",
+            flush=True,
+        )
+        running.run([door])
     desk = getattr(app.state, "desk", None)
     if desk is not None and desk.fault is not None:
         raise InputError(desk.fault)
     return 0
+
+
+def _door(host: str, port: int) -> socket.socket:
+    """The address, taken before anything else is begun."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+    except OSError as error:
+        door.close()
+        raise InputError(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}); name another with --host or --port"
+        ) from error
+    return door
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _limits(given: list[str]) -> dict[str, float]:
+    """The limits by name, each of the kind that it has."""
+    kinds = {name: type(value) for name, value in Limits().write().items()}
+    found = _named_numbers("--limit", given)
+    unknown = sorted(found.keys() - kinds.keys())
+    if unknown:
+        raise InputError(f"--limit {unknown[0]}: there is no such limit; there are {', '.join(sorted(kinds))}")
+    return {name: kinds[name](value) for name, value in found.items()}
 
 
 def _on_ray(asked: argparse.Namespace, settings: Settings) -> Workers | None:

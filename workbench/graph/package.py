@@ -47,7 +47,8 @@ class Request:
 
     `models` are the keys of the models that occur, the one that is traced first; `inputs` the prepared input of each
     invoke, none for a session; `options` the further arguments of the forward or generation; `names` what the client
-    calls the nodes it saves. `form` is the same for requests that differ in their tensors' values alone.
+    calls the nodes it saves. `form` is the same for requests that differ in their tensors' values alone; `compressed`
+    asks for an answer that is packed with zstd, as the request is.
     """
 
     graph: Graph
@@ -57,6 +58,7 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     form: bytes = b""
+    compressed: bool = False
 
     @property
     def kind(self) -> str:
@@ -77,8 +79,8 @@ class Outcome:
 # ---- requests
 
 
-def pack(request: Request, compress: bool = False) -> bytes:
-    """A request as bytes.
+def pack(request: Request) -> bytes:
+    """A request as bytes, with zstd if it is to be compressed.
 
     Models among its bindings go by their `_key`, data loaders by what they give. Raises `WireError` for what cannot
     travel, naming the line and the cure.
@@ -93,7 +95,9 @@ def pack(request: Request, compress: bool = False) -> bytes:
         "options": writer.write(request.options),
         "names": {str(id): name for id, name in request.names.items()},
     }
-    return _packed(_REQUEST, head, {**tensors, **_inner(writer)}, compress)
+    if request.compressed:
+        head["compressed"] = True
+    return _packed(_REQUEST, head, {**tensors, **_inner(writer)}, request.compressed)
 
 
 def unpack(data: bytes, limits: Limits | None = None) -> Request:
@@ -131,7 +135,8 @@ def _unpacked(data: bytes, limits: Limits, tensors_of: Callable[[memoryview], Ma
         if not models or not all(isinstance(key, str) and 0 < len(key) <= 500 for key in models):
             raise WireError("a request names the models that it is for")
         names = {int(id): str(name)[:200] for id, name in head.get("names", {}).items()}
-        request = Request(graph, bindings, models, inputs, options, names, _form(tail))
+        packed = head.get("compressed", False) is True
+        request = Request(graph, bindings, models, inputs, options, names, _form(tail), packed)
         _checked(request)
     except WireError as error:
         raise error if isinstance(error, Refused) else Refused(str(error)) from error
@@ -276,7 +281,10 @@ def _packed(schema: str, head: dict[str, Any], tensors: Mapping[str, Tensor], co
     text = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
     data = b"".join((MAGIC, len(text).to_bytes(8, "little"), text, _saved(tensors)))
     if compress:
-        import zstandard
+        try:
+            import zstandard
+        except ImportError as error:
+            raise WireError("to compress, zstandard is needed: pip install zstandard") from error
 
         smaller = zstandard.ZstdCompressor(level=3).compress(data)
         return smaller if len(smaller) < len(data) else data
@@ -302,9 +310,9 @@ def _opened(data: bytes | bytearray, schema: str, limits: Limits) -> tuple[dict[
     if version != VERSION:
         theirs = f"this {schema} is of version {str(version)[:20]}, written by workbench {str(head.get('writer'))[:20]}"
         older = type(version) is int and version < VERSION
-        who = "there, where it was written" if older else "here, where it is read"
+        where = "on your machine" if older == (schema == _REQUEST) else "on the server"
         raise Refused(
-            f"{theirs}; workbench {_release()} reads version {VERSION}: update workbench {who} "
+            f"{theirs}; workbench {_release()}, which reads it, knows version {VERSION}: update workbench {where} "
             "(pip install --upgrade workbench)",
             400,
         )

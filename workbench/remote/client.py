@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from workbench.envoy import Envoy
@@ -13,6 +14,7 @@ from workbench.graph.node import Node
 from workbench.graph.package import Request, pack
 from workbench.graph.wire import travels
 from workbench.recorder import require
+from workbench.remote.config import CONFIG
 from workbench.remote.connection import connection
 from workbench.remote.jobs import Job
 from workbench.remote.protocol import ModelView
@@ -24,7 +26,8 @@ class Client:
 
     def run(self, call: Call, where: Where, blocking: bool) -> Job:
         """Send a call. With `blocking`, its values are there when this returns."""
-        data = pack(Request(call.graph, call.bindings, call.models, call.inputs, call.options, call.names))
+        request = Request(call.graph, call.bindings, call.models, call.inputs, call.options, call.names)
+        data = pack(replace(request, compressed=CONFIG.API.COMPRESS))
         at = connection(where)
         id = uuid.uuid4().hex
         if not blocking:

@@ -43,6 +43,15 @@ class Api:
     def APIKEY(self, key: str | None) -> None:
         self._config._set(api_key=key)
 
+    @property
+    def COMPRESS(self) -> bool:
+        """Whether what is sent and what comes back is packed with zstd: on a slow line, time well spent."""
+        return bool(self._config._get("compress"))
+
+    @COMPRESS.setter
+    def COMPRESS(self, compress: bool) -> None:
+        self._config._set(compress=bool(compress))
+
 
 class Config:
     """Settings for `remote=True`. What is assigned holds in this process; `save()` and `set_default_…` keep it.
@@ -104,6 +113,8 @@ class Config:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = self.path.with_suffix(".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, 0o600)  # also where another one left the file
         with os.fdopen(descriptor, "w") as file:
             json.dump(kept, file, indent=1)
         os.replace(new, self.path)

@@ -141,7 +141,7 @@ class Connection:
         """Raise what a server says in words."""
         self._met = True
         if answer.status_code < 400:
-            why = protocol.mismatch(answer.headers.get(protocol.HEADER))
+            why = protocol.mismatch(answer.headers.get(protocol.HEADER), "client")
             if why is not None or protocol.HEADER not in answer.headers:
                 raise RemoteError(f"{self.host}: {why or 'this is no workbench server; see CONFIG.API.HOST'}")
             return

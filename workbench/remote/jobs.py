@@ -14,7 +14,7 @@ from workbench.recorder import Recorder
 from workbench.remote import protocol
 from workbench.remote.connection import Connection, connection
 from workbench.remote.protocol import Event, Stage
-from workbench.remote.words import SHOW_STATUS, error_of
+from workbench.remote.words import SHOW_STATUS, error_of, printed
 from workbench.tracing.scope import SHOW_LOG
 
 _BAR_FROM = 1 << 18
@@ -71,7 +71,6 @@ class Job:
         self._log = log
         self._data = data
         self._after = 0
-        self._shown = True
         self._outcome: Values | None = None
         self._error: Exception | None = None
         self._lock = threading.RLock()
@@ -139,8 +138,7 @@ class Job:
             if event.status == "LOG":
                 log(event.text)
                 continue
-            if self._shown:
-                show(self.id, event)
+            show(self.id, event)
             if event.failure is not None:
                 raise error_of(event.failure)
         return self._finish(self._download())
@@ -150,7 +148,7 @@ class Job:
 
         def progress(done: int, total: int) -> None:
             nonlocal bar
-            if bar is None and self._shown and total >= _BAR_FROM:
+            if bar is None and total >= _BAR_FROM and printed():
                 from tqdm.auto import tqdm
 
                 bar = tqdm(total=total, desc="Downloading result", unit="B", unit_scale=True)

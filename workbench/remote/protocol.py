@@ -86,12 +86,22 @@ class Hosted(BaseModel):
     functions: list[str] = Field(default=[], description="functions of the operator's that a trace may name")
 
 
-def mismatch(theirs: str | None) -> str | None:
-    """Why a client and a server do not understand each other; None if they do."""
+def mismatch(theirs: str | None, here: Literal["client", "server"]) -> str | None:
+    """Why a client and a server do not understand each other, in words for the client's person; None if they do.
+
+    Args:
+        theirs: the other side's version.
+        here: which of the two asks.
+    """
     if theirs is None or theirs == str(VERSION):
         return None
-    newer = theirs.isdigit() and int(theirs) > VERSION
-    return (
-        f"the other side speaks version {theirs[:20]} of the protocol, this one version {VERSION}: "
-        f"update workbench {'here' if newer else 'there'}, so that both are of the same version"
+    theirs = theirs[:20]
+    client, server = (str(VERSION), theirs) if here == "client" else (theirs, str(VERSION))
+    older_is_theirs = not (theirs.isdigit() and int(theirs) > VERSION)
+    client_is_older = older_is_theirs == (here == "server")
+    cure = (
+        "update workbench on your machine: pip install --upgrade workbench"
+        if client_is_older
+        else "ask its operator to update workbench there, or install here the version that it has"
     )
+    return f"this server speaks version {server} of the protocol, and your workbench version {client}; {cure}"

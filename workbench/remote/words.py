@@ -24,6 +24,11 @@ SHOW_STATUS: ContextVar[Callable[[str, Event], None]] = ContextVar("workbench.sh
 """What shows a status as it comes: a printed line, unless a panel that shows its own has taken over."""
 
 
+def printed() -> bool:
+    """Whether a person reads along where the job was sent: then a long result has a bar."""
+    return CONFIG.show_status and SHOW_STATUS.get() is _printed
+
+
 def line(job: str, event: Event) -> str:
     """`2026-11-25 07:11:21 36ff46f0 - QUEUED: 2 jobs are before yours.`"""
     text = event.text

@@ -15,16 +15,23 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Streamin
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from workbench.graph.schema import REQUEST
 from workbench.remote import protocol
-from workbench.remote.protocol import Hosted, Job, ModelView, Problem
+from workbench.remote.protocol import Event, Hosted, Job, ModelView, Problem
 from workbench.server.desk import Desk
-from workbench.server.pages import status_page
+from workbench.server.pages import api_page, status_page
 from workbench.server.settings import Settings
 from workbench.server.workers import Workers
 
 router = APIRouter()
 _bearer = HTTPBearer(auto_error=False, description="The key, as the operator gave it.")
 _ID = "^[0-9a-f]{32}$"
+_EVENT = {
+    name: each
+    for name, each in Event.model_json_schema(ref_template="#/components/schemas/{model}").items()
+    if name != "$defs"
+}
+_NEWS = {"type": "string", "contentSchema": {"$ref": "#/components/schemas/Event"}}
 _SMALL = 1 << 18
 """Bytes of a result that is read at once, which is quicker than by pieces on another thread."""
 _UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -53,9 +60,18 @@ def make_app(settings: Settings, workers: Workers | None = None, end: Callable[[
         version=version("workbench"),
         description="Traces of hosted models: a graph comes in, values go out. Jobs live outside requests.",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages come from another address, which a closed network does not reach
         redoc_url=None,
     )
     app.include_router(router)
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        schema = describe()
+        schema["components"]["schemas"].setdefault("Event", _EVENT)
+        return schema
+
+    app.openapi = described
     app.add_middleware(Versioned)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -82,7 +98,7 @@ async def _asker(
     request: Request, desk: At, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """Who asks."""
-    why = protocol.mismatch(request.headers.get(protocol.HEADER))
+    why = protocol.mismatch(request.headers.get(protocol.HEADER), "server")
     if why is not None:
         raise HTTPException(400, why)
     who = desk.keys.who(request.headers.get("authorization"))
@@ -129,13 +145,25 @@ def _links() -> dict[str, Any]:
     }
 
 
-@router.get("/", response_class=HTMLResponse, summary="Status page")
-async def page(desk: At) -> str:
+@router.get("/", response_class=HTMLResponse, summary="Status page", response_description="The page.")
+async def page(desk: At, request: Request) -> str:
     """Hosted models, the queue, and what runs, for a person."""
-    return status_page(desk)
+    return status_page(desk, str(request.base_url))
 
 
-@router.get("/v1/models", responses=_refusals(), summary="Hosted models")
+@router.get("/v1/schema", summary="A request's form", response_description="A JSON Schema.")
+async def schema() -> dict[str, Any]:
+    """What the JSON at the head of a request looks like, as JSON Schema."""
+    return REQUEST
+
+
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def docs(request: Request) -> str:
+    """The API, for a person."""
+    return api_page(request.app.openapi())
+
+
+@router.get("/v1/models", responses=_refusals(), summary="Hosted models", response_description="What is hosted.")
 async def models(desk: At, owner: Owner) -> Hosted:
     """What this server hosts."""
     seats = desk.workers.loaded()
@@ -157,6 +185,7 @@ async def models(desk: At, owner: Owner) -> Hosted:
     status_code=202,
     response_model=Job,
     summary="Send a job",
+    response_description="Accepted, and queued.",
     responses={202: {"links": _links()}, **_refusals(404, 409, 413, 429)},
     openapi_extra={
         "requestBody": {
@@ -173,7 +202,8 @@ async def send(
         str | None, Header(pattern=_ID, description="An id of the client's choice; the same again is the same job.")
     ] = None,
 ) -> Any:
-    """A request, as packed by the client. With `Accept: text/event-stream` the answer is the job's news."""
+    """A request, as packed by the client; the form of its head is at `/v1/schema`. With `Accept: text/event-stream` the
+    answer is the job's news."""
     data = await _body(request, desk.limits.body)
     row = await desk.accept(x_workbench_job or uuid.uuid4().hex, owner, data)
     headers = {"Location": f"{protocol.JOBS}/{row.id}", protocol.JOB_HEADER: row.id, **_UNBUFFERED}
@@ -182,13 +212,15 @@ async def send(
     return JSONResponse(desk.view(row).model_dump(), 202, headers)
 
 
-@router.get("/v1/jobs", responses=_refusals(), summary="Your jobs")
-async def jobs(desk: At, owner: Owner, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Job]:
+@router.get("/v1/jobs", responses=_refusals(), summary="Your jobs", response_description="The jobs.")
+async def jobs(
+    desk: At, owner: Owner, limit: Annotated[int, Query(ge=1, le=1000, description="How many.")] = 100
+) -> list[Job]:
     """The jobs of this key, newest first."""
     return [desk.view(row) for row in desk.store.of(owner, limit)]
 
 
-@router.get("/v1/jobs/{id}", responses=_refusals(404), summary="A job")
+@router.get("/v1/jobs/{id}", responses=_refusals(404), summary="A job", response_description="The job.")
 async def job(desk: At, owner: Owner, id: JobId) -> Job:
     """How a job stands."""
     return desk.view(desk.job(id, owner))
@@ -197,8 +229,9 @@ async def job(desk: At, owner: Owner, id: JobId) -> Job:
 @router.get(
     "/v1/jobs/{id}/events",
     summary="A job's news",
+    response_description="The events, as they come.",
     response_class=StreamingResponse,
-    responses={200: {"content": {protocol.EVENTS: {"schema": {"type": "string"}}}}, **_refusals(404)},
+    responses={200: {"content": {protocol.EVENTS: {"schema": _NEWS}}}, **_refusals(404)},
 )
 async def events(
     desk: At,
@@ -214,6 +247,7 @@ async def events(
 @router.get(
     "/v1/jobs/{id}/result",
     summary="A job's result",
+    response_description="The values.",
     response_class=FileResponse,
     responses={
         200: {"content": {protocol.OUTCOME: {"schema": {"type": "string", "format": "binary"}}}},
@@ -237,7 +271,12 @@ async def result(request: Request, desk: At, owner: Owner, id: JobId) -> Respons
     return FileResponse(path, media_type=protocol.OUTCOME, headers=headers)
 
 
-@router.delete("/v1/jobs/{id}", responses=_refusals(404), summary="Cancel, or delete, a job")
+@router.delete(
+    "/v1/jobs/{id}",
+    responses=_refusals(404),
+    summary="Cancel, or delete, a job",
+    response_description="The job, as it was, or as it is now.",
+)
 async def delete(desk: At, owner: Owner, id: JobId) -> Job:
     """A job that has not ended is cancelled; one that has is deleted."""
     row = desk.job(id, owner)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
 from pathlib import Path
 
 from workbench.errors import InputError
+
+LOG = logging.getLogger("workbench.server")
 
 ANYONE = "anyone"
 """Who asks a server that has no keys; it listens on this machine alone."""
@@ -29,6 +32,7 @@ class Keys:
         self._path = path
         self._read_at = 0
         self._names: dict[bytes, str] = {}
+        self._fault = ""
         if path is not None:
             self._read()
 
@@ -44,37 +48,54 @@ class Keys:
         kind, _, key = (header or "").partition(" ")
         if kind.lower() != "bearer" or not key:
             return None
-        self._read()
+        self._read_again()
         asked, found = hashed(key.strip()), None
         for known, name in self._names.items():  # all of them, so that the time tells nothing
             if hmac.compare_digest(asked, known):
                 found = name
         return found
 
+    def _read_again(self) -> None:
+        """Read the file anew if it was changed: a key is given or taken without a restart.
+
+        A line that is none is left out then, and told to the operator; who has no key by this is not let in.
+        """
+        try:
+            self._read()
+        except InputError as error:
+            if str(error) != self._fault:
+                LOG.error("%s", error)
+            self._fault = str(error)
+
     def _read(self) -> None:
-        """Read the file anew if it was changed: a key is given or taken without a restart."""
         assert self._path is not None
         try:
             changed = self._path.stat().st_mtime_ns
             if changed == self._read_at:
                 return
             lines = self._path.read_text().splitlines()
-        except FileNotFoundError as error:
+        except OSError as error:
+            self._names, self._read_at = {}, 0
             raise InputError(
-                f"{self._path} is not there; make a key with: workbench key NAME --keys {self._path}"
+                f"{self._path} cannot be read ({error.strerror}); make a key with: workbench key NAME --keys "
+                f"{self._path}"
             ) from error
-        names: dict[bytes, str] = {}
+        self._names, self._read_at = {}, changed
+        fault = None
         for number, line in enumerate(lines, 1):
             words = line.split("#")[0].split()
             if not words:
                 continue
             if len(words) != 2 or not _NAME.fullmatch(words[0]) or not _HASH.fullmatch(words[1]):
-                raise InputError(
-                    f"{self._path} line {number} is no key: a line is a name and the key's sha256, as written by "
-                    f"workbench key NAME --keys {self._path}"
-                )
-            names[bytes.fromhex(words[1])] = words[0]
-        self._names, self._read_at = names, changed
+                fault = fault or number
+                continue
+            self._names[bytes.fromhex(words[1])] = words[0]
+        if fault:
+            raise InputError(
+                f"{self._path} line {fault} is no key: a line is a name and the key's sha256, as written by "
+                f"workbench key NAME --keys {self._path}"
+            )
+        self._fault = ""
 
 
 def hashed(key: str) -> bytes:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from workbench.errors import InputError
 
 
 class Files:
@@ -62,3 +66,26 @@ class Files:
                 each.unlink(missing_ok=True)
         for each in self._results.glob("*.part"):
             each.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The folder is this process's for the time of a block; one that is killed leaves it free.
+
+    Raises:
+        InputError: another server has it, whose jobs a second one would take for left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        import fcntl
+    except ImportError:  # a system that has other locks
+        yield
+        return
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{folder} is in use by another server; end that one, or name another folder with --data"
+            ) from error
+        yield

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 from workbench.remote.protocol import Failure
@@ -75,6 +76,11 @@ class Line:
             return None
         others = ((place, queue) for place, (owner, queue) in enumerate(self._queues.items()) if owner != row.owner)
         return own + sum(min(len(queue), own + (place < turn)) for place, queue in others)
+
+    def in_turn(self) -> Iterator[Row]:
+        """All jobs in the order in which `take` would give them."""
+        for each in zip_longest(*self._queues.values()):
+            yield from (row for row in each if row is not None)
 
     def of(self, owner: str) -> int:
         """How many jobs a key has here."""
@@ -149,6 +155,11 @@ class Scheduler:
     def queued(self) -> list[Row]:
         """All that wait, oldest first."""
         return sorted((row for line in self._lines.values() for row in line), key=lambda row: row.number)
+
+    def in_turn(self) -> list[Row]:
+        """All that wait, of each line in the order in which they will be begun, if no more come."""
+        lines = sorted(self._lines.values(), key=lambda line: line.oldest)
+        return [row for line in lines for row in line.in_turn()]
 
     def cancel(self, row: Row) -> None:
         """End a job: at once if it waits, as soon as it can be if it runs."""
@@ -271,6 +282,7 @@ class Scheduler:
         self.running.pop(row.id, None)
         if self._store.complete(row.id, size, checksum, time.time() + self._keep):
             self._tell(row.id)
+        self._alone.discard(row.id)
         self._files.drop_request(row.id)
 
     def _lost(self, row: Row, why: str) -> None:

@@ -197,7 +197,9 @@ class Worker:
         from workbench.graph.source import where
 
         nodes = asked.graph.nodes
-        return pack_outcome(outcome, self._limits.result, lambda id: f"({where(nodes[id].line)})")
+        return pack_outcome(
+            outcome, self._limits.result, lambda id: f"({where(nodes[id].line)})", compress=asked.compressed
+        )
 
     def idle(self) -> None:
         """Nothing was asked for a while: look at the contents of all weights."""
