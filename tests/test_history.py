@@ -257,7 +257,8 @@ def test_next_tokens_are_compared_as_far_as_they_are_known() -> None:
     told = {each.name: each for each in found.values}
     for number, (rows, (left, right)) in enumerate(zip(found.tokens, p, strict=True)):
         least = told[f"next tokens of prompt {number + 1}"].difference
-        assert least is not None and 0 < least <= gaps[number] * (1 + 1e-4)
+        assert least is not None
+        assert 0 < least <= gaps[number] * (1 + 1e-4)
         assert any(row.left is None for row in rows)
         for row in rows:
             assert row.left is None or row.left == pytest.approx(float(left[row.id]), rel=1e-4)

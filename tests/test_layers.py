@@ -39,11 +39,9 @@ ROOM = {name: room[0] for floor in FLOORS for room in floor for name in room}
 
 # Upward imports that are meant, each inside a function, and why.
 DOORS = {
-    ("workbench.experiment.run", "workbench"): "an experiment's Python calls the public names, as `wb`",
+    ("workbench.experiment.namespace", "workbench"): "an experiment's Python calls the public names, as `wb`",
     ("workbench.experiment.kinds", "workbench.jupyter.interact"): "sliders are the notebook's",
     ("workbench.views.view", "workbench.jupyter.widget"): "marimo shows a view as a widget",
-    ("workbench.experiment.lint", "workbench"): "so does the Python of a card that is tried on fake values",
-    ("workbench.experiment.verify", "workbench"): "so does the Python that is run afresh",
 }
 
 HEAVY = ("transformers", "fastapi", "ray", "plotly", "IPython", "ipykernel", "ipywidgets", "anywidget", "jupyterlab")

@@ -5,7 +5,6 @@ First each kind's own checks, whose words are the best; then the card's statemen
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from workbench.errors import DeferredError, InputError, NotTracingError, PathErr
 from workbench.experiment.fault import Fault
 from workbench.experiment.kinds import Code, Experiment, Intervention, Placed, Save, Target
 from workbench.experiment.literals import is_name
+from workbench.experiment.namespace import namespace
 from workbench.experiment.places import words
 from workbench.experiment.scene import TAKES_TENSORS, Scene, scene, takes_text
 from workbench.experiment.table import kind_of
@@ -256,13 +256,13 @@ def _validated(card: Placed, experiment: Experiment, model: NNsight, here: Scene
     if not here.scan.known:
         return
     text = statement_of(experiment, card)
-    namespace: dict[str, Any] = {experiment.model: model, "wb": importlib.import_module("workbench")}
+    names = namespace(experiment, model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with _Validation(model, here.prompt) as tracer:
-                namespace["tracer"] = tracer
-                exec(compile(text, "card", "exec", dont_inherit=True), namespace)
+                names["tracer"] = tracer
+                exec(compile(text, "card", "exec", dont_inherit=True), names)
     except (DeferredError, NotTracingError):
         return  # known only in the run
     except Exception as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import linecache
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from workbench.engine.execution import LogText
 from workbench.errors import NotSetError
 from workbench.experiment.code_text import assigned, fault_of
 from workbench.experiment.kinds import Code, Experiment, Placed, Save
+from workbench.experiment.namespace import namespace
 from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, instrumented, unchecked
 from workbench.experiment.to_python import MEASURED, Written, write
 from workbench.experiment.uses import Use, used
@@ -124,13 +124,13 @@ def run(
         torch.Size([1, 3, 128])
     """
     written = write(experiment, remote=remote)
-    namespace = {experiment.model: model, "wb": importlib.import_module("workbench")}
+    names = namespace(experiment, model)
     job = Job(experiment, model, written.cards, name, log, receipts, step, tidy, watch, remote)
     lines = written.text.splitlines(keepends=True)
     linecache.cache[name] = (len(written.text), None, lines, name)  # so that errors can show the line
     with seeded(experiment.seed):
-        job.execute(ast.parse(written.text), namespace)
-    return job.outcome(written.names, _values(experiment, namespace, written))
+        job.execute(ast.parse(written.text), names)
+    return job.outcome(written.names, _values(experiment, names, written))
 
 
 @contextmanager

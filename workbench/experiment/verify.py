@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 from workbench.experiment.comparison import Comparison, compared, summed_up
 from workbench.experiment.kinds import Code, Experiment
+from workbench.experiment.namespace import namespace
 from workbench.experiment.run import Outcome, run, seeded
 from workbench.experiment.to_python import to_python
 from workbench.models.base import NNsight
@@ -47,19 +47,15 @@ def verify(experiment: Experiment, model: NNsight, tidy: list[Callable[[], None]
 
 def fresh(experiment: Experiment, model: NNsight, outcome: Outcome) -> dict[str, Any]:
     """What the text gives, by name, in a namespace that has only the model and the workbench."""
-    namespace: dict[str, Any] = {
-        "__name__": "__verify__",
-        experiment.model: model,
-        "wb": importlib.import_module("workbench"),
-    }
+    names = {"__name__": "__verify__", **namespace(experiment, model)}
     text = to_python(experiment)
     token = SHOW_LOG.set(lambda line: None)
     try:
         with seeded(experiment.seed):
-            exec(compile(text, "the exported text", "exec", dont_inherit=True), namespace)
+            exec(compile(text, "the exported text", "exec", dont_inherit=True), names)
     finally:
         SHOW_LOG.reset(token)
-    found = {name: namespace[name] for name in outcome.saved if name in namespace}
+    found = {name: names[name] for name in outcome.saved if name in names}
     return {name: value.value if issubclass(type(value), Proxy) else value for name, value in found.items()}
 
 
