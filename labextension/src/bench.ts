@@ -1,33 +1,16 @@
-/**
- * The bench: what was made, and what the kernel last said of it. It knows a `Transport`, and nothing of Jupyter.
- *
- * One immutable `state`; every change goes through `set`. Of each kind of request only the newest answer is kept.
- */
+/** The bench: where it is, what the kernel says of the experiment, and what was run. */
 
-import {
-  changeCard,
-  duplicateCard,
-  empty,
-  isExperiment,
-  ofAnotherVersion,
-  moveCard,
-  newCard,
-  removeCard,
-  togglePosition,
-  withCards
-} from './experiment';
-import type { Card } from './experiment';
+import { empty, isExperiment, ofAnotherVersion } from './experiment';
+import { Making } from './making';
 import { START, TOLD } from './state';
-import type { Compared, Form, Phase, State } from './state';
-import { Timeline } from './timeline';
-import { Disconnected, KernelFault } from './transport';
-import type { Answer, Event, Method, Transport } from './transport';
+import type { Compared, Form, Phase } from './state';
+import { Disconnected } from './transport';
+import type { Event, Transport } from './transport';
 import { Tree } from './tree';
-import type { Experiment, Fault, Measure, Methods, RunSummary, StartedReply } from './generated/protocol';
+import type { Experiment, Methods, RunSummary, StartedReply } from './generated/protocol';
 
 export type { Compared, Form, Phase, State } from './state';
 
-const TYPING = 150; // ms without a keystroke before the kernel is asked
 const LOGS = 5000;
 
 /** What the bench tells its host. */
@@ -38,27 +21,14 @@ export interface Host {
   ran(): void;
 }
 
-export class Bench {
-  state: State = START;
-
-  private listeners = new Set<() => void>();
-  private transport: Transport | null = null;
-  private newest = new Map<string, number>();
-  private timeline = new Timeline();
-  private typing: number | undefined;
+export class Bench extends Making {
   private treeOf = '';
   /** What was kept in the form of another version, until a kernel has read it. */
   private older: { version: number } | null = null;
 
-  constructor(private readonly host: Host) {}
-
-  /** Be told of each change; gives what ends it. Made for `useSyncExternalStore`. */
-  readonly subscribe = (listener: () => void): (() => void) => {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  };
-
-  readonly snapshot = (): State => this.state;
+  constructor(private readonly host: Host) {
+    super();
+  }
 
   // ---- where it is, and who answers
 
@@ -102,10 +72,6 @@ export class Bench {
     this.set({ ...TOLD, phase, notice: notice ?? this.state.notice });
   }
 
-  get attached(): boolean {
-    return this.transport !== null;
-  }
-
   /** After the line was cut and mended: what was missed meanwhile. */
   async resume(): Promise<void> {
     if (this.transport) {
@@ -122,7 +88,7 @@ export class Bench {
   }
 
   private drop(): void {
-    window.clearTimeout(this.typing);
+    this.stopWaiting();
     this.transport?.dispose();
     this.transport = null;
     this.treeOf = '';
@@ -130,48 +96,42 @@ export class Bench {
 
   dispose(): void {
     this.drop();
-    this.listeners.clear();
+    super.dispose();
   }
 
-  // ---- asking the kernel
+  protected edit(experiment: Experiment, kind = ''): void {
+    if (experiment !== this.state.experiment) {
+      this.older = null;
+    }
+    super.edit(experiment, kind);
+  }
 
-  /** A request of a view's own, beside those that the state is made of. */
-  readonly request = <M extends Method>(method: M, params: Methods[M]['params']): Promise<Answer<M>> =>
-    this.transport?.request(method, params) ?? Promise.reject(new Disconnected(`not connected: ${method}`));
+  protected settled(): void {
+    if (this.state.place !== null && !this.older) {
+      this.host.keep(this.state.place, this.state.experiment);
+    }
+    if (this.transport) {
+      this.refresh();
+    }
+  }
 
-  /** Ask, and act on the answer unless a newer request of the kind (or of the `slot`) has been made meanwhile. */
-  private async ask<M extends Method>(
-    method: M,
-    params: Methods[M]['params'],
-    use: (answer: Answer<M>) => void,
-    slot: string = method
-  ): Promise<void> {
-    const transport = this.transport;
-    if (!transport) {
+  /** Another model. */
+  choose(model: string): void {
+    this.set({ server: null });
+    this.edit({ ...this.state.experiment, model });
+    this.lookThere();
+  }
+
+  /** Read a cell's Python into cards. */
+  async lift(text: string): Promise<void> {
+    if (!this.transport) {
+      this.set({ notice: 'The kernel does not know workbench yet: run `import workbench as wb`, then open the cell again.' });
       return;
     }
-    const number = (this.newest.get(slot) ?? 0) + 1;
-    this.newest.set(slot, number);
-    const current = () => this.newest.get(slot) === number && transport === this.transport;
-    try {
-      const answer = await transport.request(method, params);
-      if (current()) {
-        use(answer);
-      }
-    } catch (error) {
-      if (current() && !(error instanceof Disconnected)) {
-        this.tell(error);
-      }
-    }
+    await this.ask('lift', { text }, ({ reply }) => this.adopt(reply.experiment, `Opened from the cell: ${reply.text}.`));
   }
 
-  /** Something went wrong: say it in words. */
-  tell(error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error);
-    const fault: Fault =
-      error instanceof KernelFault ? error.fault : { message, card: null, line: null, detail: null, level: 'error' };
-    this.set({ trouble: fault });
-  }
+  // ---- what the kernel says
 
   private async refreshModels(): Promise<void> {
     await this.ask('models', {}, ({ reply }) => {
@@ -300,160 +260,6 @@ export class Bench {
     const { comparison, fault } = reply;
     const text = comparison?.text ?? fault?.message ?? reply.headline;
     this.set({ verified: { run, equal: comparison?.equal ?? false, text, of: this.state.code }, progress: null });
-  }
-
-  // ---- what a person does with the experiment
-
-  choose(model: string): void {
-    this.set({ server: null });
-    this.edit({ ...this.state.experiment, model });
-    this.lookThere();
-  }
-
-  /** A prompt as it is typed; the kernel is asked once typing pauses. */
-  type(prompt: string, index = 0): void {
-    const prompts = this.state.experiment.prompts.map((each, at) => (at === index ? prompt : each));
-    this.edit({ ...this.state.experiment, prompts }, `prompt ${index}`);
-  }
-
-  addPrompt(): void {
-    const { prompts } = this.state.experiment;
-    this.edit({ ...this.state.experiment, prompts: [...prompts, ''] });
-  }
-
-  removePrompt(index: number): void {
-    const { experiment } = this.state;
-    const prompts = experiment.prompts.filter((_, at) => at !== index);
-    const interventions = experiment.interventions.map(card => {
-      const of = 'at' in card ? card.at.prompt : card.prompt;
-      if (of === null || of < index) {
-        return card;
-      }
-      const prompt = of === index ? null : of - 1;
-      return ('at' in card ? { ...card, at: { ...card.at, prompt } } : { ...card, prompt }) as Card;
-    });
-    this.edit({ ...experiment, prompts: prompts.length ? prompts : [''], interventions });
-  }
-
-  /** New tokens, temperature, seed, measure: what is of the whole run. */
-  tune(part: Partial<Pick<Experiment, 'generate' | 'temperature' | 'seed' | 'measure'>>): void {
-    this.edit({ ...this.state.experiment, ...part }, `tune ${Object.keys(part).join()}`);
-  }
-
-  /** Take a token into what is measured, or out of it. */
-  answer(token: string | number): void {
-    const { measure } = this.state.experiment;
-    const answers = measure?.answers ?? [];
-    const next = answers.includes(token) ? answers.filter(each => each !== token) : [...answers, token];
-    const metric = measure?.metric ?? (next.length > 1 ? 'logit_difference' : 'probability');
-    const two = measure?.metric === 'probability' && answers.length === 1 && next.length === 2;
-    const made: Measure = { metric: two ? 'logit_difference' : metric, answers: next };
-    this.tune({ measure: next.length || metric === 'kl' ? made : null });
-  }
-
-  /** One card, or one for each of several modules. */
-  add(kind: string, ...paths: string[]): void {
-    const { kinds } = this.state;
-    const info = kinds?.kinds.find(each => each.kind === kind);
-    if (!kinds || !info) {
-      return;
-    }
-    let { experiment } = this.state;
-    for (const path of paths) {
-      const card = newCard(experiment, kinds, info, path);
-      experiment = withCards(experiment, [...experiment.interventions, card]);
-      this.set({ selected: card.id });
-    }
-    this.edit(experiment);
-  }
-
-  change(id: string, change: (card: Card) => Card, field = ''): void {
-    this.edit(changeCard(this.state.experiment, id, change), field && `${id} ${field}`);
-  }
-
-  remove(id: string): void {
-    this.edit(removeCard(this.state.experiment, id));
-  }
-
-  duplicate(id: string): void {
-    const [experiment, copy] = duplicateCard(this.state.experiment, id);
-    if (copy) {
-      this.set({ selected: copy.id });
-      this.edit(experiment);
-    }
-  }
-
-  move(id: string, to: { before: string | null } | { by: number }): void {
-    this.edit(moveCard(this.state.experiment, id, to));
-  }
-
-  select(id: string | null): void {
-    this.set({ selected: id });
-  }
-
-  /** Click on a token: take its position into the selected card, or out of it. */
-  pick(position: number, count: number): void {
-    if (this.state.selected !== null) {
-      this.edit(changeCard(this.state.experiment, this.state.selected, card => togglePosition(card, position, count)));
-    }
-  }
-
-  /** Take another experiment in place of this one: of an earlier run, or lifted from a cell. */
-  adopt(experiment: Experiment, notice: string | null = null): void {
-    const names = this.state.models.map(each => each.name);
-    const model = names.includes(experiment.model) || !names.length ? experiment.model : this.state.experiment.model;
-    this.set({ selected: null, notice });
-    this.edit({ ...experiment, model });
-  }
-
-  /** Read a cell's Python into cards. */
-  async lift(text: string): Promise<void> {
-    if (!this.transport) {
-      this.set({ notice: 'The kernel does not know workbench yet: run `import workbench as wb`, then open the cell again.' });
-      return;
-    }
-    await this.ask('lift', { text }, ({ reply }) => this.adopt(reply.experiment, `Opened from the cell: ${reply.text}.`));
-  }
-
-  undo(): void {
-    this.travel(this.timeline.undo(this.state.experiment));
-  }
-
-  redo(): void {
-    this.travel(this.timeline.redo(this.state.experiment));
-  }
-
-  private travel(experiment: Experiment | undefined): void {
-    if (experiment) {
-      this.set({ experiment, trouble: null, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
-      this.settle();
-    }
-  }
-
-  /** Changes of one `kind` close to each other are typed: they are one step, and the kernel is asked at a pause. */
-  private edit(experiment: Experiment, kind = ''): void {
-    if (experiment === this.state.experiment) {
-      return;
-    }
-    this.older = null;
-    this.timeline.push(this.state.experiment, kind || null);
-    this.set({ experiment, trouble: null, canUndo: this.timeline.canUndo, canRedo: this.timeline.canRedo });
-    if (kind) {
-      window.clearTimeout(this.typing);
-      this.typing = window.setTimeout(() => this.settle(), TYPING);
-    } else {
-      this.settle();
-    }
-  }
-
-  private settle(): void {
-    window.clearTimeout(this.typing);
-    if (this.state.place !== null && !this.older) {
-      this.host.keep(this.state.place, this.state.experiment);
-    }
-    if (this.transport) {
-      this.refresh();
-    }
   }
 
   // ---- running, and reading what was run
@@ -610,12 +416,5 @@ export class Bench {
     }
     const { experiment, remote } = this.state;
     return (await transport.request('code', { experiment, form, remote })).reply.code;
-  }
-
-  private set(part: Partial<State>): void {
-    this.state = { ...this.state, ...part };
-    for (const listener of this.listeners) {
-      listener();
-    }
   }
 }
