@@ -221,8 +221,12 @@ def test_what_cannot_travel_is_refused_on_its_line(away: Any) -> None:
     assert not reached
     assert caught.value.line is not None
     assert "wb.apply(lambda x: x, away.lm_head.output)" in caught.value.line
+    assert "Write it with torch functions" in str(caught.value)
     with open(__file__) as file:
-        with pytest.raises(errors.WireError, match="TextIOWrapper cannot travel"):
+        words = (
+            r"TextIOWrapper cannot travel \(test_remote.py line \d+: session.log\(file\)\). What travels are tensors"
+        )
+        with pytest.raises(errors.WireError, match=words):
             with away.session(remote=True) as session:
                 session.log(file)
                 reached.append(2)
