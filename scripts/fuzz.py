@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -91,28 +92,31 @@ def _node(head: Any, chance: random.Random) -> Any:
     return chance.choice(head["graph"]["nodes"])
 
 
+def _strange(chance: random.Random, *more: Any) -> Any:
+    """One of the strange values, of its own: a later change may be inside it."""
+    return deepcopy(chance.choice([*_STRANGE, *more]))
+
+
 def _operation(head: Any, chance: random.Random) -> None:
     _node(head, chance)["op"] = chance.choice(_MARKERS if chance.random() < 0.4 else list(table()))
 
 
 def _argument(head: Any, chance: random.Random) -> None:
     args = _node(head, chance)["args"]
-    what = chance.choice([*_STRANGE, *_NAMES])
+    what = _strange(chance, *_NAMES)
     args.insert(chance.randint(0, len(args)), what) if chance.random() < 0.3 else args.__setitem__(
         chance.randrange(len(args)), what
     )
 
 
 def _named(head: Any, chance: random.Random) -> None:
-    _node(head, chance).setdefault("kwargs", {})[chance.choice(["dim", "out", "inplace", "dtype", "x"])] = (
-        chance.choice(_STRANGE)
-    )
+    name = chance.choice(["dim", "out", "inplace", "dtype", "x"])
+    _node(head, chance).setdefault("kwargs", {})[name] = _strange(chance)
 
 
 def _field(head: Any, chance: random.Random) -> None:
-    _node(head, chance)[chance.choice(["block", "invoke", "guard", "line", "modes", "op", "args"])] = chance.choice(
-        _STRANGE
-    )
+    name = chance.choice(["block", "invoke", "guard", "line", "modes", "op", "args"])
+    _node(head, chance)[name] = _strange(chance)
 
 
 def _order(head: Any, chance: random.Random) -> None:
@@ -129,7 +133,7 @@ def _less(head: Any, chance: random.Random) -> None:
 def _more(head: Any, chance: random.Random) -> None:
     nodes = head["graph"]["nodes"]
     refs = [{"ref": chance.randrange(len(nodes))} for _ in range(chance.randint(0, 3))]
-    extra = chance.sample([*_STRANGE, *_NAMES], chance.randint(0, 2))
+    extra = [_strange(chance, *_NAMES) for _ in range(chance.randint(0, 2))]
     nodes.append({"op": chance.choice(list(table())), "args": refs + extra})
     if chance.random() < 0.7:
         head["graph"]["saved"].append(len(nodes) - 1)
@@ -147,7 +151,7 @@ def _anywhere(head: Any, chance: random.Random) -> None:
     if chance.random() < 0.2:
         del place[key]
     else:
-        place[key] = chance.choice(_STRANGE)
+        place[key] = _strange(chance)
 
 
 _CHANGES = (_operation, _argument, _argument, _named, _field, _order, _less, _more, _more, _anywhere)

@@ -221,8 +221,12 @@ def test_what_cannot_travel_is_refused_on_its_line(away: Any) -> None:
     assert not reached
     assert caught.value.line is not None
     assert "wb.apply(lambda x: x, away.lm_head.output)" in caught.value.line
+    assert "Write it with torch functions" in str(caught.value)
     with open(__file__) as file:
-        with pytest.raises(errors.WireError, match="TextIOWrapper cannot travel"):
+        words = (
+            r"TextIOWrapper cannot travel \(test_remote.py line \d+: session.log\(file\)\). What travels are tensors"
+        )
+        with pytest.raises(errors.WireError, match=words):
             with away.session(remote=True) as session:
                 session.log(file)
                 reached.append(2)
@@ -230,6 +234,28 @@ def test_what_cannot_travel_is_refused_on_its_line(away: Any) -> None:
         with away.edit(remote=True):
             wb.apply(lambda x: x, away.lm_head.output)
     assert not reached
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_in_a_session_each_line_is_refused_by_itself_also_behind_and_inside_a_pass(away: Any, validate: bool) -> None:
+    reached = []
+    with pytest.raises(errors.WireError, match="<lambda>"):
+        with away.session(remote=True) as session:
+            with session.iter([1, 2]):
+                with away.trace(PROMPT):
+                    total = away.lm_head.output.sum()
+                reached.append("behind the pass")
+                wb.apply(lambda x: x, total)
+                reached.append("never")
+    with pytest.raises(errors.WireError, match="<lambda>"):
+        with away.session(remote=True):
+            with away.trace(PROMPT):
+                pass
+            with away.trace(PROMPT, validate=validate):
+                reached.append("in the second pass")
+                wb.apply(lambda x: x, away.lm_head.output)
+                reached.append("never")
+    assert reached == ["behind the pass", "in the second pass"]
 
 
 def test_a_model_of_ones_own_has_no_name_there() -> None:

@@ -169,7 +169,16 @@ def test_a_result_comes_in_parts(ann: httpx.Client, data: bytes) -> None:
     second = ann.get(path, headers={"Range": f"bytes={half}-", "If-Range": whole.headers["etag"]})
     assert (first.status_code, second.status_code) == (206, 206)
     assert first.content + second.content == whole.content
-    assert ann.get(path, headers={"Range": "bytes=99999999-"}).status_code == 416
+    for wrong, status, words in (
+        ("bytes=99999999-", 416, "the result has no such bytes"),
+        ("bytes=9-3", 400, "start must be less than end"),
+        ("lines=1-2", 400, "Only support bytes range"),
+        ("nonsense", 400, "range header"),
+    ):
+        answer = ann.get(path, headers={"Range": wrong})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+        assert words in answer.json()["error"]
+        assert answer.headers["x-workbench-protocol"] == "1"
     changed = ann.get(path, headers={"Range": f"bytes={half}-", "If-Range": '"another"'})
     assert changed.content == whole.content
 
@@ -262,7 +271,8 @@ def test_ids_that_are_none(ann: httpx.Client) -> None:
     assert ann.get("/v1/jobs/%2e%2e%2fkeys").status_code in (404, 422)
     assert ann.get("/v1/jobs/short").status_code == 422
     assert ann.get(f"/v1/jobs/{'0' * 32}").status_code == 404
-    assert ann.get("/v1/nothing").json()["error"] == "Not Found"
+    assert ann.get("/v1/nothing").json()["error"] == "there is nothing at /v1/nothing; what there is stands at /docs"
+    assert ann.put("/v1/jobs").json()["error"] == "PUT is not for /v1/jobs; what is stands at /docs"
 
 
 def test_a_key_may_not_fill_the_queue_and_keys_take_turns(
@@ -290,6 +300,15 @@ def test_a_key_may_not_fill_the_queue_and_keys_take_turns(
     started = {id: ended(ann, id) for id in anns if id != anns[1]} | {id: ended(bob, id) for id in bobs}
     order = sorted(started, key=lambda id: next(e["at"] for e in started[id] if e["status"] == "RUNNING"))
     assert order == [anns[0], bobs[0], anns[2], bobs[1], anns[3], anns[4]]
+
+
+def test_a_result_whose_file_is_lost_is_told_to_be(ann: httpx.Client, folder: Path, data: bytes) -> None:
+    id = ann.post("/v1/jobs", content=data).json()["id"]
+    ended(ann, id)
+    (folder / "data" / "results" / id).unlink()
+    for headers in ({}, {"Range": "bytes=0-9"}):
+        answer = ann.get(f"/v1/jobs/{id}/result", headers=headers)
+        assert (answer.status_code, answer.json()["error"][:23]) == (410, "this result was deleted")
 
 
 def test_a_deleted_result_is_gone(ann: httpx.Client, data: bytes) -> None:

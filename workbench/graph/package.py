@@ -215,7 +215,8 @@ def _read_out(items: Iterable[Any], node: Any) -> list[Any]:
     for item in items:
         found.append(item)
         if len(found) > _ITEMS:
-            raise refusal(node, f"a loop over more than {_ITEMS} items cannot travel")
+            cure = "Loop over fewer, or over a part of them in each of several jobs"
+            raise refusal(node, f"a loop over more than {_ITEMS} items cannot travel", cure)
     return found
 
 

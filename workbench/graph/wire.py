@@ -195,7 +195,7 @@ def _node(
     for argument in arguments((node.args, node.kwargs)):
         if argument.name not in tensors and argument.name not in values:
             _bound(argument.name, bindings[argument.name], node, tensors, values, writer)
-    plain = Writer(lambda what: refusal(node, what))
+    plain = Writer(lambda what: refusal(node, what, _AS_VALUES))
     data: dict[str, Any] = {"op": name, "args": [plain.write(arg) for arg in node.args]}
     if node.kwargs:
         data["kwargs"] = {name: plain.write(value) for name, value in node.kwargs.items()}
@@ -230,9 +230,9 @@ def _bound(
     name: str, value: Any, node: Node, tensors: dict[str, Tensor], values: dict[str, Any], writer: Writer
 ) -> None:
     if isinstance(value, Tensor) and not value.is_complex() and not isinstance(value, torch.nn.Parameter):
-        tensors[name] = sendable(value, lambda what: refusal(node, what))
+        tensors[name] = sendable(value, lambda what: refusal(node, what, _AS_VALUES))
         return
-    before, writer.refuse = writer.refuse, lambda what: refusal(node, what)
+    before, writer.refuse = writer.refuse, lambda what: refusal(node, what, _AS_VALUES)
     try:
         values[name] = writer.write(value)
     finally:
@@ -289,13 +289,20 @@ def _operation(name: Any, args: tuple[Any, ...]) -> Operation:
     return found
 
 
-def refusal(node: Node, what: str) -> WireError:
+def refusal(node: Node, what: str, cure: str | None = None) -> WireError:
     """An error that says on which line what cannot travel was written, and what to do."""
     line = location(node.line)
-    return WireError(
-        f"{what} ({line.text}). Write it with torch functions and operators on traced values; for a server, its "
-        "operator can offer a function by name"
-    ).at(line)
+    return WireError(f"{what} ({line.text}). {cure or _AS_OPERATIONS}").at(line)
+
+
+_AS_OPERATIONS = (
+    "Write it with torch functions and operators on traced values; for a server, its operator can offer a function "
+    "by name"
+)
+_AS_VALUES = (
+    "What travels are tensors, numbers, texts, and lists, tuples and dicts of them: take out of it what is needed, and "
+    "write that here"
+)
 
 
 def arguments(value: Any) -> list[Argument]:

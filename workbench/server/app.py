@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from workbench.graph.schema import REQUEST
 from workbench.remote import protocol
 from workbench.remote.protocol import Event, Hosted, Job, ModelView, Problem
+from workbench.server.answers import Told, invalid, refused
 from workbench.server.desk import Desk
 from workbench.server.pages import api_page, status_page
 from workbench.server.settings import Settings
@@ -72,19 +73,10 @@ def make_app(settings: Settings, workers: Workers | None = None, end: Callable[[
         return schema
 
     app.openapi = described
-    app.add_middleware(Versioned)
-    app.add_exception_handler(AnyHTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Told)
+    app.add_exception_handler(AnyHTTPException, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
     return app
-
-
-async def _refused(request: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-async def _invalid(request: Request, error: Any) -> JSONResponse:
-    first = error.errors()[0]
-    return JSONResponse({"error": f"{' '.join(map(str, first['loc']))}: {first['msg']}"}, 422)
 
 
 async def _desk(request: Request) -> Desk:
@@ -263,12 +255,13 @@ async def result(request: Request, desk: At, owner: Owner, id: JobId) -> Respons
     if row.status != "COMPLETED":
         raise HTTPException(409, f"this job has not ended, it is {row.status}; its events tell when it has")
     path = desk.files.result(row.id)
-    if not path.exists():
-        raise HTTPException(410, "this result was deleted; run the job again")
     headers = {"ETag": f'"{row.sha256}"', "Accept-Ranges": "bytes"}
-    if (row.bytes or 0) <= _SMALL and "range" not in request.headers:
-        return Response(path.read_bytes(), media_type=protocol.OUTCOME, headers=headers)
-    return FileResponse(path, media_type=protocol.OUTCOME, headers=headers)
+    try:
+        if (row.bytes or 0) <= _SMALL and "range" not in request.headers:
+            return Response(path.read_bytes(), media_type=protocol.OUTCOME, headers=headers)
+        return FileResponse(path, media_type=protocol.OUTCOME, headers=headers, stat_result=path.stat())
+    except FileNotFoundError:
+        raise HTTPException(410, "this result was deleted; run the job again") from None
 
 
 @router.delete(
@@ -301,19 +294,3 @@ async def _body(request: Request, most: int) -> bytes:
             raise HTTPException(413, f"the request has more than the {most:,} bytes that are allowed here; send less")
         parts.append(part)
     return b"".join(parts)
-
-
-class Versioned:
-    """Says in each answer which version of the protocol it is of."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._header = (protocol.HEADER.lower().encode(), str(protocol.VERSION).encode())
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def with_version(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), self._header]}
-            await send(message)
-
-        await self._app(scope, receive, with_version if scope["type"] == "http" else send)

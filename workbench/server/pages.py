@@ -155,8 +155,9 @@ def api_page(schema: dict[str, Any]) -> str:
     """An OpenAPI description as a page to read."""
     info = schema["info"]
     parts = [
-        f"<p>version {_text(info['version'])} · {_text(info['description'])} · "
-        '<a href="/openapi.json">as OpenAPI</a> · <a href="/">status</a></p>'
+        f"<p>version {_text(info['version'])} · "
+        '<a href="/">status</a> · <a href="/openapi.json">this as OpenAPI</a></p>'
+        f"<p>{_text(info['description'])}</p>"
     ]
     for path, ways in schema["paths"].items():
         parts += [_operation(verb, path, each) for verb, each in ways.items()]
@@ -173,7 +174,7 @@ def _operation(verb: str, path: str, each: dict[str, Any]) -> str:
     for kind, body in each.get("requestBody", {}).get("content", {}).items():
         given.append((_code(kind), f"{_type(body['schema'])}, the body", ""))
     answers = []
-    for code, answer in each["responses"].items():
+    for code, answer in sorted(each["responses"].items()):
         forms = [f"{_type(content.get('schema', {}))} as {_code(kind)}" for kind, content in _told(answer)]
         answers.append((_code(code), ", ".join(forms), _words(answer["description"])))
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -79,6 +79,7 @@ class Tracer(Scope):
         self._shapes = Shapes(self._recorder)
         self._block = 0
         self._outer_aside: Any = None
+        self._outer_check: Callable[[int], None] | None = None
         self._session = False
         self._entered = False
         self._around: AbstractContextManager[int] | None = None  # the session's block
@@ -108,6 +109,7 @@ class Tracer(Scope):
             self._recorder.fake = self._shapes.fake
         self._outside = self._recorder.outside if around is None else state()
         self._outer_aside, self._recorder.aside = self._recorder.aside, self._aside
+        self._outer_check = self._recorder.check  # a session's, which goes on behind this pass
         self._shapes.register(self._block, self._scan_of)
         if self._kwargs:
             self._kwargs = {name: settled(value) for name, value in self._kwargs.items()}
@@ -119,7 +121,7 @@ class Tracer(Scope):
         if self._single:
             Invoker(self, self._inputs, self._invoker_args).__enter__()
         if self._validate:
-            self._recorder.check = self._shapes.check
+            self._recorder.check = _both(self._outer_check, self._shapes.check)
         if self._remote and not self._session:
             self._recorder.check = checked(self._recorder, self._recorder.check)
 
@@ -157,7 +159,7 @@ class Tracer(Scope):
 
     def _leave(self, kind: type[BaseException] | None = None, keep: bool = False) -> None:
         """Close what was opened; without `keep` the trace will not run."""
-        self._recorder.check = None
+        self._recorder.check = self._outer_check
         self._recorder.aside = self._outer_aside
         if self._around is not None:
             self._around.__exit__(None, None, None)
@@ -367,6 +369,17 @@ class ScanContext(Tracer):
     def _finish(self, frame: FrameType | None) -> None:
         self.graph = self._recorder.freeze()
         self._recorder.finish({}, lambda id: "this was a scan, which runs nothing: use model.trace(...)")
+
+
+def _both(first: Callable[[int], None] | None, second: Callable[[int], None]) -> Callable[[int], None]:
+    if first is None:
+        return second
+
+    def check(id: int) -> None:
+        first(id)
+        second(id)
+
+    return check
 
 
 __all__ = ["SHOW_LOG", "ScanContext", "Tracer"]
