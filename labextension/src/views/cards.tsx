@@ -46,7 +46,7 @@ export function Cards({ bench, state }: { bench: Bench; state: State }) {
           </button>
         </span>
       </header>
-      {all.length === 0 && <p className="wb-quiet wb-hint">Point at a module above, then Save output or Ablate.</p>}
+      {all.length === 0 && <p className="wb-quiet wb-hint">Point at a module above, then Save or Ablate.</p>}
       <ul
         className="wb-cards"
         aria-label="Interventions"

@@ -21,7 +21,7 @@ interface Props {
 }
 
 /** Widgets that say themselves what they are. */
-const SILENT = new Set(['code', 'tokens', 'neurons']);
+const SILENT = new Set(['code', 'tokens', 'neurons', 'heads']);
 
 /** One part: its words, then its value. */
 export function Part({ field, value, around, change }: Props) {
@@ -266,33 +266,38 @@ function ListInput({ label, value, tokens, change }: ListProps) {
   );
 }
 
-/** A chip a head; where their number is not known, a list. */
+const CHIPS = 40;
+
+/** A chip a head; where there are too many to look through, or their number is not known, a list that is typed. */
 function Heads({ value, count, label, change }: { value: number[] | null; count: number | null; label: string; change(value: number[] | null): void }) {
-  if (count === null) {
+  if (count === null || count > CHIPS) {
     return <ListInput label={label} value={value} tokens={[]} change={change} />;
   }
   const chosen = new Set((value ?? []).map(each => (each < 0 ? count + each : each)));
   return (
-    <span className="wb-chips" role="group" aria-label="Heads">
-      {Array.from({ length: count }, (_, head) => (
-        <button
-          key={head}
-          className="wb-chip"
-          aria-pressed={chosen.has(head)}
-          aria-label={`head ${head}`}
-          onClick={event => {
-            event.stopPropagation();
-            const next = new Set(chosen);
-            if (!next.delete(head)) {
-              next.add(head);
-            }
-            change(next.size ? [...next].sort((a, b) => a - b) : null);
-          }}
-        >
-          {head}
-        </button>
-      ))}
-    </span>
+    <>
+      <span className="wb-word">heads</span>
+      <span className="wb-chips" role="group" aria-label="Heads">
+        {Array.from({ length: count }, (_, head) => (
+          <button
+            key={head}
+            className="wb-chip"
+            aria-pressed={chosen.has(head)}
+            aria-label={`head ${head}`}
+            onClick={event => {
+              event.stopPropagation();
+              const next = new Set(chosen);
+              if (!next.delete(head)) {
+                next.add(head);
+              }
+              change(next.size ? [...next].sort((a, b) => a - b) : null);
+            }}
+          >
+            {head}
+          </button>
+        ))}
+      </span>
+    </>
   );
 }
 
