@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
-from tests.browser.desk import EIFFEL, SOON, act, code, panel, row, run, shot
+from tests.browser.desk import EIFFEL, SOON, act, code, panel, results, row, run, shot
 from tests.browser.server import Lab
 from tests.serving import GPT2, serving
 
@@ -34,6 +34,10 @@ def test_the_panels_run_on_a_server(page: Page, lab: Lab, tmp_path: Path) -> Non
         headline = run(page).inner_text()
         assert "Paris" in headline
         assert "1 value saved" in headline
+        # What came back is looked at without the weights, which stay where they are.
+        h3 = results(page).get_by_role("region", name="h3", exact=True)
+        expect(h3).to_contain_text("norms only", timeout=SOON)
+        expect(h3.get_by_role("img")).to_be_visible()
         shot(page, "remote")
         expect(there).to_be_visible()
         assert do.run_cell(page, "next(model.module.parameters()).is_meta, wb.runs()[-1].saved.keys()").startswith(

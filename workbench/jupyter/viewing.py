@@ -12,6 +12,7 @@ from workbench.engine.values import placed
 from workbench.errors import InputError, WorkbenchError
 from workbench.experiment.kinds import Experiment, Placed
 from workbench.experiment.run import run
+from workbench.jupyter.look import loaded
 from workbench.jupyter.messages import (
     Entry,
     TileParams,
@@ -185,8 +186,10 @@ def _value(record: Record, model: NNsight | None, params: ViewParams) -> View:
     options = {name: getattr(params, name) for name in OPTIONS[kind] if name != "layer"}
     title = _title(params.name, where)
     names = _names(kept, value)
+    # What a server ran is looked at without fetching the weights that it was sent there for.
+    weights = not record.remote or model is None or loaded(model.module)
     try:
-        more = {"names": names} if kind == "array" else {"batch": params.batch}
+        more = {"names": names} if kind == "array" else {"batch": params.batch, "weights": weights}
         found = as_kind(kind, value, kept.tokens, model, title=title, **options, **more)
     except WorkbenchError:
         if params.kind is not None:

@@ -166,20 +166,25 @@ OF: dict[Kind, Callable[..., View]] = {
 }
 
 
-def as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **options: Any) -> View:
+def as_kind(
+    kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, weights: bool = True, **options: Any
+) -> View:
     """A tensor as a view of this kind; `options` are the kind's own.
+
+    Args:
+        weights: the model's weights may be asked for; else they are elsewhere, and a residual stream has norms only.
 
     Raises:
         InputError: the value has no such shape.
     """
     if kind == "array":
         return array(value, tokens=tokens, **{name: each for name, each in options.items() if name in OF_ARRAYS})
-    found = _as_kind(kind, value, tokens, model, **options)
+    found = _as_kind(kind, value, tokens, model, weights, **options)
     rows = len(value) if value.ndim == (4 if kind == "attention" else 3) else 1
     return View(found.header.model_copy(update={"batch": options.get("batch", 0), "rows": rows}), found.buffers)
 
 
-def _as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **options: Any) -> View:
+def _as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, weights: bool, **options: Any) -> View:
     title = options.pop("title", "")
     batch = options.pop("batch", 0)
     decode = Subject(model, tokens, lambda keep: None).decode if getattr(model, "tokenizer", None) is not None else str
@@ -194,8 +199,10 @@ def _as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **o
     row = value[batch] if value.ndim == 3 else value
     if kind == "gradient":
         return gradient(row, None, tokens, title=title)
-    unembed = unembedding(model) if row.shape[-1] == _width(model) else None
-    return residual(row, tokens, layers=[title or "0"], unembed=unembed, decode=decode, title=title)
+    readable = row.shape[-1] == _width(model)
+    unembed = unembedding(model) if readable and weights else None
+    note = "" if weights or not readable else "norms only: the logit lens needs the model's weights, which are not here"
+    return residual(row, tokens, layers=[title or "0"], unembed=unembed, decode=decode, title=title, note=note)
 
 
 ARRAY = ("down", "across", "index", "merged")
