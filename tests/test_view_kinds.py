@@ -419,7 +419,7 @@ def test_a_view_in_a_cell_is_text_a_picture_and_data_but_a_program_only_once() -
     bundle = view._repr_mimebundle_()
     assert bundle["text/plain"] == "</script> · array view"
     assert base64.b64decode(bundle["image/png"])[:4] == b"\x89PNG"
-    assert bundle[MIME] == {"version": 1, "headline": "", "views": 1}
+    assert bundle[MIME] == {"version": 1, "headline": "", "views": 1, "widget": None}
     page = bundle["text/html"]
     inside = page.split(f'<script type="{MIME}">')[1].split("</script>")[0]
     kept = json.loads(inside)["views"][0]

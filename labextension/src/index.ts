@@ -11,7 +11,7 @@ import { Bench } from './bench';
 import { saver } from './files';
 import { Follower, key } from './follower';
 import { drawing } from './panels/editor';
-import { outputs } from './panels/output';
+import { outputs, WIDGET } from './panels/output';
 import { ResultsPanel } from './panels/results';
 import { WorkbenchPanel } from './panels/workbench';
 
@@ -51,10 +51,18 @@ const plugin: JupyterFrontEndPlugin<void> = {
       },
       save: saver(app.serviceManager.contents, notebooks)
     });
+    const around = (element: HTMLElement) => notebooks.find(each => each.node.contains(element));
     rendermime.addFactory(
-      outputs(element => {
-        const here = notebooks.find(each => each.node.contains(element));
-        return here && here.context.path === bench.state.place && bench.attached ? bench.request : undefined;
+      outputs({
+        answers: element =>
+          bench.attached && around(element)?.context.path === bench.state.place ? bench.request : undefined,
+        has: async (element, widget) => {
+          const session = around(element)?.sessionContext;
+          await session?.ready;
+          const found = await session?.session?.kernel?.requestCommInfo({ target_name: 'jupyter.widget' });
+          return found?.content.status === 'ok' && widget in found.content.comms;
+        },
+        drawing: element => around(element)?.content.rendermime.createRenderer(WIDGET)
       })
     );
     app.shell.add(panel, 'right', { rank: 100 });

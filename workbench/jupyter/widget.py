@@ -6,6 +6,8 @@ each widget: a few lines of JavaScript ask for it, and all widgets of a page sha
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import cache
@@ -25,6 +27,8 @@ from workbench.views.view import View
 
 PROGRAM = Path(notebook.__file__).parent / "static" / "widget.js"
 ASKS = Path(__file__).parent / "widget.js"
+WORDS = "the workbench; run this cell to use it"
+"""What a page without a kernel says where nothing was run."""
 VIEWS_OF_A_RUN = 6
 """Saved values of a run that are shown in a cell; the others are named in its headline."""
 
@@ -45,6 +49,7 @@ class Widget(anywidget.AnyWidget):
     def __init__(self, bench: Bench | None, kept: Mapping[str, Any] | None = None, chosen: str = "") -> None:
         super().__init__(kept=kept, chosen=chosen)
         self._bench = bench
+        self._views: list[View] = []
         self._pusher: Pusher | None = None
         self._leave: Callable[[], None] = lambda: None
         self.on_msg(self._asked)
@@ -64,6 +69,17 @@ class Widget(anywidget.AnyWidget):
     def _tell(self, event: Any) -> None:
         if self._pusher is not None:
             self._pusher.push(event.model_dump(mode="json"))
+
+    def _repr_mimebundle_(self, **more: Any) -> Any:
+        """Beside the widget what stays in a notebook: JupyterLab's extension draws it, and keeps the last views there."""
+        found = super()._repr_mimebundle_(**more)
+        if found is None:
+            return None
+        data, metadata = found
+        if self.kept is None:
+            return {**notebook.shown([], WORDS, widget=self.model_id), **data}, metadata
+        lasting = notebook.shown(self._views, self.kept["headline"])
+        return ({**data, **lasting} if _runs_widgets_alone() else lasting), metadata
 
     def close(self) -> None:
         """Take it away."""
@@ -109,7 +125,14 @@ def show(what: Any) -> Any:
 def of_views(views: list[View], headline: str = "") -> Widget:
     """Views as a widget."""
     here = link.current()
-    return Widget(None if here is None else here.bench, notebook.data(views, headline))
+    widget = Widget(None if here is None else here.bench, notebook.data(views, headline))
+    widget._views = views
+    return widget
+
+
+def _runs_widgets_alone() -> bool:
+    """Whether the page is one that has no extension of ours, and each output for itself: Colab, VS Code."""
+    return "google.colab" in sys.modules or any(name.startswith("VSCODE_") for name in os.environ)
 
 
 def views_of(record: Record, bench: Bench) -> list[View]:

@@ -33,8 +33,11 @@ SCRIPT = Path(__file__).parent / "static" / "page.js"
 _carrier: tuple[Any, Any] | None = None  # the request and the cell whose output has the script
 
 
-def shown(views: Sequence[View], headline: str = "") -> dict[str, Any]:
+def shown(views: Sequence[View], headline: str = "", widget: str | None = None) -> dict[str, Any]:
     """What a cell shows of these views, by MIME type.
+
+    Args:
+        widget: id of the widget that is drawn in their place while its kernel is there.
 
     Example:
         >>> from workbench.views.array import array
@@ -46,7 +49,7 @@ def shown(views: Sequence[View], headline: str = "") -> dict[str, Any]:
     picture = next((found for view in views if (found := _picture(view)) is not None), None)
     bundle = {
         "text/plain": text,
-        MIME: {"version": VERSION, "headline": headline, "views": len(views)},
+        MIME: {"version": VERSION, "headline": headline, "views": len(views), "widget": widget},
         "text/html": _html(views, headline, text, picture) + _script(),
     }
     if picture is not None:

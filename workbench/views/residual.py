@@ -56,12 +56,14 @@ def residual(
     norms = numbers.float().norm(dim=-1)  # (layer, position)
     largest = norms[norms.isfinite()]
     drawn = draw(
-        norms, *sides, buffers, scale="sequential", unit="norm", limit=float(largest.max()) if largest.numel() else 1.0
-    )
+        norms, *sides, buffers, scale="sequential", unit="norm", limit=float(largest.max()) if largest.numel() else 1.0,
+        most=(CELLS, CELLS),
+    )  # fmt: skip
     lens, runners = None, ()
     if unembed is not None:
         best = _likeliest(numbers, unembed, min(norms.numel(), CELLS))
-        texts = tuple(decode(id) for id in best.indices[..., 0].flatten().tolist())
+        whole = max(best.indices.shape[:2]) <= CELLS  # merged cells have no words
+        texts = tuple(decode(id) for id in best.indices[..., 0].flatten().tolist()) if whole else ()
         lens = draw(
             best.values[..., 0], *sides, buffers, scale="sequential", limit=1.0, unit="probability", texts=texts,
             most=(CELLS, CELLS),

@@ -1,9 +1,10 @@
 /** Figure: a picture with its labels and legend as one SVG, and that SVG as a PNG. */
 
-import type { Grid } from '../generated/protocol';
+import type { Axis, Grid, LogitsView } from '../generated/protocol';
 import { colour, css, ink, isDark, palette, rgb } from './colours';
+import type { Palette } from './colours';
 import { paint } from './heat';
-import { brief, seen, wordOf } from './numbers';
+import { brief, chance, isLater, seen, wordOf } from './numbers';
 
 export interface Numbers {
   grid: Grid;
@@ -11,70 +12,162 @@ export interface Numbers {
   numbers: Float32Array;
 }
 
+/** Next tokens after one position. */
+export interface Bars {
+  at: LogitsView['at'][number];
+  /** The token at that position. */
+  after: string;
+}
+
+export type Picture = Numbers | Bars;
+
 const CELLS = 20_000; // more are put in as an image
 const LEFT = 96;
 const TOP = 32;
 const BELOW = 84;
+const BAR = 240;
+const ROW = 24;
 
-/** The picture as SVG. */
-export function figure({ grid, numbers }: Numbers, title: string, beside: Element | null): string {
-  const colours = palette(isDark(beside));
-  const [text, ground] = colours.dark ? ['#e8e8e8', css(colours.theme.neutral)] : ['#333333', '#ffffff'];
-  const { rows, columns, texts } = grid;
-  const cell = { wide: Math.max(1, Math.min(texts.length ? 72 : 40, 800 / columns.size)), tall: Math.max(1, Math.min(24, 600 / rows.size)) };
-  if (texts.length) {
-    cell.wide = 72;
+/** The picture as SVG, on the ground that stands behind an element. */
+export function figure(picture: Picture, title: string, beside: Element | null): string {
+  const sheet = new Sheet(palette(isDark(beside)), title);
+  return 'grid' in picture ? cells(sheet, picture) : bars(sheet, picture);
+}
+
+/** What is drawn so far. */
+class Sheet {
+  readonly parts: string[] = [];
+  readonly text: string;
+  private readonly ground: string;
+
+  constructor(
+    readonly colours: Palette,
+    title: string
+  ) {
+    this.text = colours.dark ? '#e8e8e8' : '#333333';
+    this.ground = css(colours.theme.neutral);
+    this.write(LEFT, 20, title, 'font-weight="600"');
   }
+
+  write(x: number, y: number, words: string, more = '', fill = this.text): void {
+    this.parts.push(`<text x="${round(x)}" y="${round(y)}" fill="${fill}" ${more}>${escape(words)}</text>`);
+  }
+
+  box(x: number, y: number, wide: number, high: number, fill: string, more = ''): void {
+    this.parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(wide)}" height="${round(high)}" fill="${fill}"${more}/>`);
+  }
+
+  done(wide: number, high: number): string {
+    const [full, tall] = [Math.round(wide), Math.round(high)];
+    return (
+      `<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${tall}" viewBox="0 0 ${full} ${tall}" ` +
+      `font-family="system-ui, sans-serif" font-size="12"><rect width="100%" height="100%" fill="${this.ground}"/>${this.parts.join('')}</svg>`
+    );
+  }
+}
+
+function cells(sheet: Sheet, { grid, numbers }: Numbers): string {
+  const { rows, columns, texts } = grid;
+  const { colours } = sheet;
+  const share = Math.max(1, Math.min(40, 800 / columns.size));
+  const cell = { wide: texts.length ? 72 : share, tall: Math.max(1, Math.min(24, 600 / rows.size)) };
   const [wide, tall] = [cell.wide * columns.size, cell.tall * rows.size];
-  const parts: string[] = [];
-  const write = (x: number, y: number, words: string, more = '', fill = text) =>
-    parts.push(`<text x="${round(x)}" y="${round(y)}" fill="${fill}" ${more}>${escape(words)}</text>`);
-  write(LEFT, 20, title, 'font-weight="600"');
   if (rows.size * columns.size <= CELLS) {
     for (let index = 0; index < rows.size * columns.size; index += 1) {
       const column = index % columns.size;
       const row = (index - column) / columns.size;
-      if (grid.causal && rows.length === columns.length && column > row) {
-        continue;
-      }
       const [x, y] = [LEFT + column * cell.wide, TOP + row * cell.tall];
-      const fill = colour(numbers[index], grid.limit, grid.scale, colours);
-      parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(cell.wide)}" height="${round(cell.tall)}" fill="${rgb(fill)}"/>`);
+      const later = isLater(grid, row, column);
+      const fill = later ? colours.later : colour(numbers[index], grid.limit, grid.scale, colours);
+      sheet.box(x, y, cell.wide, cell.tall, rgb(fill));
       if (texts[index] !== undefined) {
-        write(x + cell.wide / 2, y + cell.tall * 0.65, seen(texts[index]), 'text-anchor="middle" font-size="11"', ink(fill));
+        sheet.write(x + cell.wide / 2, y + cell.tall * 0.65, seen(texts[index]), 'text-anchor="middle" font-size="11"', ink(fill));
       }
     }
   } else {
     const canvas = Object.assign(document.createElement('canvas'), { width: columns.size, height: rows.size });
     paint(canvas, grid, numbers, colours);
-    parts.push(
+    sheet.parts.push(
       `<image x="${LEFT}" y="${TOP}" width="${round(wide)}" height="${round(tall)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${canvas.toDataURL()}"/>`
     );
   }
-  rows.labels.slice(0, 64).forEach((_, row) => {
-    write(LEFT - 6, TOP + (row + 0.7) * cell.tall, wordOf(rows, row), 'text-anchor="end"');
-  });
-  columns.labels.slice(0, 64).forEach((_, column) => {
-    const [x, y] = [LEFT + (column + 0.5) * cell.wide, TOP + tall + 12];
-    write(x, y, wordOf(columns, column), cell.wide < 40 ? `transform="rotate(-60 ${round(x)} ${y})" text-anchor="end"` : 'text-anchor="middle"');
-  });
-  const y = TOP + tall + BELOW - 20;
-  const [below, neutral, above] = [colours.theme.below, colours.theme.neutral, colours.theme.above].map(css);
-  const stops = grid.scale === 'diverging' ? [below, neutral, above] : [neutral, below];
+  sheet.parts.push(`<rect x="${LEFT}" y="${TOP}" width="${round(wide)}" height="${round(tall)}" fill="none" stroke="${sheet.text}" stroke-width="0.5"/>`);
+  for (const [row, word] of labels(rows, tall, 14)) {
+    sheet.write(LEFT - 6, TOP + (row + 0.5) * cell.tall + 4, word, 'text-anchor="end"');
+  }
+  const columnsNamed = labels(columns, wide, columns.labels.length ? 14 : 60);
+  const slanted = columns.labels.length > 0 && cell.wide < 40;
+  for (const [column, word] of columnsNamed) {
+    const [x, y] = [LEFT + (column + 0.5) * cell.wide, TOP + tall + 14];
+    sheet.write(x, y, word, slanted ? `transform="rotate(-60 ${round(x)} ${y})" text-anchor="end"` : 'text-anchor="middle"');
+  }
+  legend(sheet, grid, TOP + tall + BELOW - 20);
+  return sheet.done(LEFT + Math.max(wide, 440) + 16, TOP + tall + BELOW);
+}
+
+/** As many of an axis' words as there is room for. */
+function labels(axis: Axis, length: number, room: number): [number, string][] {
+  const every = Math.max(1, Math.ceil((room * axis.size) / length));
+  const found: [number, string][] = [];
+  for (let cell = 0; cell < axis.size && axis.name; cell += every) {
+    found.push([cell, axis.labels.length ? wordOf(axis, cell) : `${axis.start + cell * axis.step}`]);
+  }
+  return found;
+}
+
+function legend(sheet: Sheet, grid: Grid, y: number): void {
+  const { theme, under, over, missing, infinite, later } = sheet.colours;
+  const [below, neutral, above] = [theme.below, theme.neutral, theme.above].map(css);
+  const signed = grid.scale === 'diverging';
+  const stops = signed ? [below, neutral, above] : [neutral, below];
   const gradient = stops.map((stop, at) => `<stop offset="${at / (stops.length - 1)}" stop-color="${stop}"/>`).join('');
-  parts.push(`<defs><linearGradient id="scale">${gradient}</linearGradient></defs>`);
-  parts.push(`<rect x="${LEFT + 44}" y="${y}" width="96" height="8" fill="url(#scale)" stroke="${text}" stroke-width="0.5"/>`);
-  write(LEFT + 38, y + 9, grid.scale === 'diverging' ? brief(-grid.limit) : '0', 'text-anchor="end"');
-  write(LEFT + 146, y + 9, `${brief(grid.limit)} ${grid.unit}`.trim());
-  const [full, high] = [Math.round(LEFT + Math.max(wide, 320) + 16), Math.round(TOP + tall + BELOW)];
-  return (
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${full}" height="${high}" viewBox="0 0 ${full} ${high}" ` +
-    `font-family="system-ui, sans-serif" font-size="12"><rect width="100%" height="100%" fill="${ground}"/>${parts.join('')}</svg>`
-  );
+  sheet.parts.push(`<defs><linearGradient id="scale">${gradient}</linearGradient></defs>`);
+  sheet.box(LEFT + 44, y, 96, 8, 'url(#scale)', ` stroke="${sheet.text}" stroke-width="0.5"`);
+  sheet.write(LEFT + 38, y + 9, signed ? brief(-grid.limit) : '0', 'text-anchor="end"');
+  sheet.write(LEFT + 146, y + 9, `${signed ? '+' : ''}${brief(grid.limit)} ${grid.unit}`.trim());
+  let x = LEFT + 240;
+  const marks: [string, number[], boolean][] = [
+    [`${grid.clipped} clipped`, signed ? [under, over] : [under], grid.clipped > 0],
+    [`${grid.nan} NaN`, [missing], grid.nan > 0],
+    [`${grid.infinite} Inf`, [infinite], grid.infinite > 0],
+    ['later', [later], isLater(grid, 0, 1)]
+  ];
+  for (const [words, colours] of marks.filter(([, , there]) => there)) {
+    colours.forEach((each, at) => sheet.box(x + 12 * at, y, 8, 8, rgb(each), ` stroke="${sheet.text}" stroke-width="0.5"`));
+    sheet.write(x + 12 * colours.length + 2, y + 9, words);
+    x += 12 * colours.length + 16 + 7 * words.length;
+  }
+}
+
+function bars(sheet: Sheet, { at, after }: Bars): string {
+  const { theme } = sheet.colours;
+  const [first, second] = [css(theme.below), css(theme.above)];
+  const both = at.top.some(each => each.before !== null);
+  at.top.forEach((each, row) => {
+    const y = TOP + row * ROW;
+    sheet.write(LEFT - 6, y + 14, seen(each.token), 'text-anchor="end"');
+    const drawn: [number, string][] = both ? [[each.before ?? 0, first], [each.after, second]] : [[each.after, first]];
+    drawn.forEach(([value, fill], bar) => sheet.box(LEFT, y + 3 + 7 * bar, Math.max(0.5, BAR * value), 6, fill));
+    const ranks = both && each.before_rank !== each.after_rank ? `${each.before_rank ?? '–'} → ${each.after_rank}` : `${each.after_rank}`;
+    const words = both ? `${chance(each.before)} → ${chance(each.after)}` : chance(each.after);
+    sheet.write(LEFT + BAR + 12, y + 14, words);
+    sheet.write(LEFT + BAR + 132, y + 14, `rank ${ranks}`);
+  });
+  const y = TOP + at.top.length * ROW + 20;
+  const kl = at.kl === null ? '' : ` · KL ${brief(at.kl)} nats`;
+  sheet.write(LEFT, y, `after position ${at.position} ${seen(after)}${kl} · entropy ${brief(at.entropy)} nats`);
+  if (both) {
+    const keys: [string, string, number][] = [['before', first, 0], ['after', second, 72]];
+    keys.forEach(([words, fill, x]) => {
+      sheet.box(LEFT + x, y + 12, 8, 8, fill);
+      sheet.write(LEFT + x + 14, y + 20, words);
+    });
+  }
+  return sheet.done(LEFT + BAR + 240, y + 36);
 }
 
 /** The same as a PNG, two pixels a unit. */
-export async function pngOf(picture: Numbers, title: string, beside: Element | null): Promise<Blob> {
+export async function pngOf(picture: Picture, title: string, beside: Element | null): Promise<Blob> {
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(figure(picture, title, beside))}`;
   await image.decode();

@@ -5,8 +5,8 @@ import type { ReactNode } from 'react';
 import type { ViewReply } from '../generated/protocol';
 import type { Change } from './asking';
 import { figure, pngOf } from './figure';
-import type { Numbers } from './figure';
-import { csvOf } from './table';
+import type { Picture } from './figure';
+import { csvOf, scoresOf } from './table';
 
 export type Header = ViewReply['view'];
 export type Kind = Header['kind'];
@@ -25,7 +25,7 @@ interface Props {
   buffers: DataView[];
   quiet?: string;
   /** The picture that is taken away as PNG or SVG. */
-  picture: Numbers | null;
+  picture: Picture | null;
   change?(change: Change): void;
   tools?: ReactNode;
   children: ReactNode;
@@ -38,7 +38,7 @@ let frames = 0;
 export function Frame({ header, buffers, quiet, picture, change, tools, children }: Props) {
   const [id] = useState(() => `${OURS}-${++frames}`);
   return (
-    <section className={`wb-view wb-view-${header.kind}`} role="region" aria-labelledby={id}>
+    <section className={`wb-view wb-view-${header.kind}`} role="group" aria-labelledby={id}>
       <header>
         <h2 id={id}>{header.title}</h2>
         <span className="wb-quiet" title={quiet}>
@@ -113,7 +113,8 @@ function Take({ header, buffers, picture }: Pick<Props, 'header' | 'buffers' | '
     ['Copy code', () => navigator.clipboard.writeText(header.code).then(() => setSaid('copied')), header.code !== ''],
     ['SVG', () => save(`${name(header)}.svg`, 'image/svg+xml', figure(picture!, header.title, dark())), picture !== null],
     ['PNG', async () => save(`${name(header)}.png`, 'image/png', await pngOf(picture!, header.title, dark())), picture !== null],
-    ['CSV', () => save(`${name(header)}.csv`, 'text/csv', csvOf(header, buffers)), true]
+    ['CSV', async () => save(`${name(header)}.csv`, 'text/csv', await csvOf(header, buffers)), true],
+    ['CSV of scores', () => save(`${name(header)}-scores.csv`, 'text/csv', scoresOf(header)), header.kind === 'attention']
   ];
   return (
     <span

@@ -7,9 +7,9 @@
 import { useEffect, useMemo, useRef, useState } from 'react';
 import type { KeyboardEvent, PointerEvent, ReactNode } from 'react';
 import type { Grid } from '../generated/protocol';
-import { colour, ink, isDark, palette, rgb } from './colours';
+import { colour, ink, isDark, paintAll, palette, rgb } from './colours';
 import type { Palette } from './colours';
-import { brief, exact, placeOf, seen, wordOf } from './numbers';
+import { brief, exact, isLater, placeOf, seen, wordOf } from './numbers';
 
 export interface Cell {
   row: number;
@@ -36,15 +36,23 @@ const TALL = 420; // px that many rows share
 const SIDE = 28; // px of a cell of a square picture, as long as there are few
 const LINE = 13; // px of a line of labels
 const LETTER = 7; // px of a letter in a cell
+const TIGHT = 64; // px of a column of words, below which the picture is scrolled
+const MANY = 64; // columns that all have their label
+const SPARE = 4; // columns that have their words though they are out of sight
+
+/** Columns from, to. */
+type Span = [number, number];
 
 export function Heat(props: Props) {
   const { grid, numbers, label, pinned, pin, hover, more, square } = props;
   const { rows, columns } = grid;
   const host = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
+  const scroller = useRef<HTMLDivElement>(null);
   const [under, setUnder] = useState<Cell | null>(null);
   const colours = useTheme(host);
   const texts = grid.texts.length > 0;
+  const span = useSpan(scroller, columns.size, texts);
 
   useEffect(() => {
     if (canvas.current && colours) {
@@ -55,7 +63,7 @@ export function Heat(props: Props) {
   const side = Math.min(TALL, Math.max(96, SIDE * Math.max(rows.size, columns.size)));
   const height = square ? side : rows.size <= 24 ? ROW * rows.size : Math.min(TALL, Math.max(240, rows.size));
   const word = useMemo(() => Math.min(112, Math.max(44, 8 + LETTER * longest(grid.texts))), [grid.texts]);
-  const width = square ? `${side}px` : texts ? `max(100%, ${columns.size * word}px)` : '100%';
+  const width = square ? `${side}px` : texts ? `max(100%, ${columns.size * Math.min(word, TIGHT)}px)` : '100%';
   const limit = texts ? columns.size * Math.max(88, word) : columns.size <= 12 && !square ? columns.size * 72 : undefined;
 
   const cellAt = (event: PointerEvent): Cell => {
@@ -90,7 +98,7 @@ export function Heat(props: Props) {
   return (
     <div className="wb-heat" ref={host}>
       <Labels axis={grid.rows} height={height} at={told?.row ?? pinned?.row} />
-      <div className="wb-cells" tabIndex={texts ? 0 : undefined}>
+      <div className="wb-cells" ref={scroller} tabIndex={texts ? 0 : undefined}>
         <div className="wb-plot" style={{ height, width, maxWidth: limit }}>
           <canvas
             ref={canvas}
@@ -106,12 +114,12 @@ export function Heat(props: Props) {
             onKeyDown={onKeyDown}
             onBlur={() => point(null)}
           />
-          {texts && colours && <Words grid={grid} numbers={numbers} colours={colours} />}
+          {span && colours && <Words grid={grid} numbers={numbers} colours={colours} span={span} />}
           <Mark grid={grid} cell={pinned ?? null} kind="wb-pin" />
           <Mark grid={grid} cell={under} kind="wb-under" />
           {props.children}
         </div>
-        <ColumnLabels grid={grid} width={width} limit={limit} room={square ? side / columns.size : null} at={told?.column ?? pinned?.column} />
+        <ColumnLabels grid={grid} width={width} limit={limit} room={square ? side / columns.size : null} span={span} at={told?.column ?? pinned?.column} />
       </div>
       {colours && <Legend grid={grid} colours={colours} />}
       <p className="wb-readout" role="status">
@@ -127,7 +135,8 @@ export function reading(grid: Grid, numbers: Float32Array, { row, column }: Cell
   const places = [grid.rows.name && placeOf(grid.rows, row), grid.columns.name && placeOf(grid.columns, column)];
   const many = grid.rows.step * grid.columns.step > 1 ? ` (${grid.merged === 'mean' ? 'mean' : 'largest'})` : '';
   const word = grid.texts[row * grid.columns.size + column];
-  return [...places.filter(Boolean), word === undefined ? '' : seen(word), `${exact(value)}${many}`].filter(Boolean).join(' · ');
+  const number = isLater(grid, row, column) ? 'comes later: not seen' : `${exact(value)}${many}`;
+  return [...places.filter(Boolean), word === undefined ? '' : seen(word), number].filter(Boolean).join(' · ');
 }
 
 /** Each word beside the middle of its row; of many rows, as many words as there is room for. */
@@ -157,31 +166,59 @@ interface Columns {
   limit: number | undefined;
   /** px of a column, where that is known. */
   room: number | null;
+  /** Columns in sight, where the picture is scrolled. */
+  span: Span | null;
   at?: number;
 }
 
-function ColumnLabels({ grid, width, limit, room, at }: Columns) {
+function ColumnLabels({ grid, width, limit, room, span, at }: Columns) {
   const words = useMemo(() => wordsOf(grid.columns), [grid.columns]);
   if (!grid.columns.labels.length && !grid.columns.name) {
     return null;
   }
-  if (!grid.columns.labels.length || words.length > 64) {
+  if (!grid.columns.labels.length || (words.length > MANY && !span)) {
     return <div className="wb-axis">{`${grid.columns.name} ${grid.columns.start}–${endOf(grid.columns)} →`}</div>;
   }
   const upright = room === null ? words.length > 12 && !grid.texts.length : LETTER * longest(words) > room;
+  const [from, to] = span ?? [0, words.length];
+  const share = (columns: number) => `${(100 * columns) / words.length}%`;
   return (
-    <ol
-      className={`wb-columnlabels${upright ? ' wb-upright' : ''}`}
-      style={{ width, maxWidth: limit }}
-      aria-hidden
-    >
-      {words.map((word, index) => (
-        <li key={index} className={index === at ? 'wb-here' : undefined} title={word}>
+    <ol className={`wb-columnlabels${upright ? ' wb-upright' : ''}`} style={{ width, maxWidth: limit }} aria-hidden>
+      {from > 0 && <li style={{ flex: `0 0 ${share(from)}` }} />}
+      {words.slice(from, to).map((word, index) => (
+        <li key={from + index} className={from + index === at ? 'wb-here' : undefined} title={word}>
           {word}
         </li>
       ))}
+      {to < words.length && <li style={{ flex: `0 0 ${share(words.length - to)}` }} />}
     </ol>
   );
+}
+
+/** The columns that are in sight of a picture that is wider than its place, with some on either side. */
+function useSpan(host: { current: HTMLElement | null }, columns: number, on: boolean): Span | null {
+  const [span, setSpan] = useState<Span>([0, Math.min(columns, MANY)]);
+  useEffect(() => {
+    const element = host.current;
+    if (!element || !on) {
+      return;
+    }
+    const look = () => {
+      const wide = element.scrollWidth / columns || 1;
+      const from = Math.max(0, Math.floor(element.scrollLeft / wide) - SPARE);
+      const to = Math.min(columns, Math.ceil((element.scrollLeft + element.clientWidth) / wide) + SPARE);
+      setSpan(last => (last[0] === from && last[1] === to ? last : [from, to]));
+    };
+    look();
+    const watcher = new ResizeObserver(look);
+    watcher.observe(element);
+    element.addEventListener('scroll', look, { passive: true });
+    return () => {
+      watcher.disconnect();
+      element.removeEventListener('scroll', look);
+    };
+  }, [columns, on]);
+  return on ? [Math.min(span[0], columns), Math.min(span[1], columns)] : null;
 }
 
 const endOf = (axis: Grid['rows']): number => Math.min(axis.length, axis.start + axis.size * axis.step) - 1;
@@ -218,17 +255,26 @@ function Mark({ grid, cell, kind }: { grid: Grid; cell: Partial<Cell> | null; ki
   );
 }
 
-function Words({ grid, numbers, colours }: { grid: Grid; numbers: Float32Array; colours: Palette }) {
-  const { rows, columns, texts, limit, scale } = grid;
+function Words({ grid, numbers, colours, span: [from, to] }: { grid: Grid; numbers: Float32Array; colours: Palette; span: Span }) {
+  const { rows, columns, limit, scale, texts } = grid;
+  const share = (part: number) => `${(100 * part) / columns.size}%`;
+  const cells = Array.from({ length: rows.size * (to - from) }, (_, at) => {
+    const row = Math.floor(at / (to - from));
+    return row * columns.size + from + (at % (to - from));
+  });
   return (
     <div
-      className="wb-words"
+      className="wb-inside"
       aria-hidden
-      style={{ gridTemplate: `repeat(${rows.size}, 1fr) / repeat(${columns.size}, 1fr)` }}
+      style={{
+        gridTemplate: `repeat(${rows.size}, 1fr) / repeat(${to - from}, minmax(0, 1fr))`,
+        left: share(from),
+        right: share(columns.size - to)
+      }}
     >
-      {texts.map((text, index) => (
+      {cells.map(index => (
         <span key={index} style={{ color: ink(colour(numbers[index], limit, scale, colours)) }}>
-          {seen(text)}
+          {seen(texts[index])}
         </span>
       ))}
     </div>
@@ -237,7 +283,7 @@ function Words({ grid, numbers, colours }: { grid: Grid; numbers: Float32Array; 
 
 export function Legend({ grid, colours }: { grid: Grid; colours: Palette }) {
   const { limit, scale, clipped, nan, infinite, unit } = grid;
-  const { under, over, missing, infinite: endless } = colours;
+  const { under, over, missing, infinite: endless, later } = colours;
   const beyond = scale === 'diverging' ? [under, over] : [under];
   const outside: [string, number, string, number[]][] = [
     ['clipped', clipped, 'beyond the ends of the scale', beyond],
@@ -262,11 +308,17 @@ export function Legend({ grid, colours }: { grid: Grid; colours: Palette }) {
             {count.toLocaleString('en')} {name}
           </span>
         ))}
+      {isLater(grid, 0, 1) && (
+        <span className="wb-later" title="a token sees none that comes after it">
+          <i style={{ background: rgb(later) }} />
+          later
+        </span>
+      )}
     </div>
   );
 }
 
-/** One pixel a cell; what is right of the diagonal stays clear where it does not exist. */
+/** One pixel a cell; what is right of the diagonal has a colour of its own where it does not exist. */
 export function paint(canvas: HTMLCanvasElement, grid: Grid, numbers: Float32Array, colours: Palette): void {
   const context = canvas.getContext('2d');
   if (!context) {
@@ -275,11 +327,11 @@ export function paint(canvas: HTMLCanvasElement, grid: Grid, numbers: Float32Arr
   const wide = grid.columns.size;
   const image = context.createImageData(wide, grid.rows.size);
   const pixels = new Uint32Array(image.data.buffer);
-  const square = grid.causal && grid.rows.length === grid.columns.length;
-  for (let index = 0; index < pixels.length; index += 1) {
-    const column = index % wide;
-    const hidden = square && column > (index - column) / wide;
-    pixels[index] = hidden ? 0 : colour(numbers[index], grid.limit, grid.scale, colours);
+  paintAll(numbers, pixels, grid.limit, grid.scale, colours);
+  if (isLater(grid, 0, 1)) {
+    for (let row = 0; row < grid.rows.size; row += 1) {
+      pixels.fill(colours.later, Math.min(wide, row + 1) + row * wide, (row + 1) * wide);
+    }
   }
   context.putImageData(image, 0, 0);
 }

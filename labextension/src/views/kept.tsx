@@ -22,6 +22,8 @@ export interface Kept {
   views: KeptView[];
 }
 
+const SOON = 500; // ms after the last change, before the views are packed
+
 interface Props {
   kept: Kept;
   request?: Request;
@@ -35,11 +37,22 @@ export function KeptViews({ kept, request, keep }: Props) {
   useEffect(() => {
     now.current = kept;
   }, [kept]);
+  const later = useRef<number>();
+  const changed = useRef(new Map<number, Got>());
   const settled = (at: number) => (got: Got) => {
-    const views = now.current.views.map((each, index) => (index === at ? packed(got) : each));
-    now.current = { ...now.current, views };
-    keep?.(now.current);
+    changed.current.set(at, got);
+    window.clearTimeout(later.current);
+    later.current = window.setTimeout(() => {
+      const views = now.current.views.map((each, index) => {
+        const other = changed.current.get(index);
+        return other ? packed(other) : each;
+      });
+      changed.current.clear();
+      now.current = { ...now.current, views };
+      keep?.(now.current);
+    }, SOON);
   };
+  useEffect(() => () => window.clearTimeout(later.current), []);
   return (
     <div className="wb-kept">
       {kept.headline && <p className="wb-headline">{kept.headline}</p>}
@@ -84,12 +97,15 @@ const unpacked = ({ header, buffers, params }: KeptView): Got => ({
   params,
   buffers: buffers.map(text => {
     const letters = atob(text);
-    const bytes = Uint8Array.from(letters, letter => letter.charCodeAt(0));
+    const bytes = new Uint8Array(letters.length);
+    for (let at = 0; at < letters.length; at += 1) {
+      bytes[at] = letters.charCodeAt(at);
+    }
     return new DataView(bytes.buffer);
   })
 });
 
-const packed = ({ header, buffers, params }: Got): KeptView => ({ header, params, buffers: buffers.map(base64) });
+export const packed = ({ header, buffers, params }: Got): KeptView => ({ header, params, buffers: buffers.map(base64) });
 
 function base64(bytes: DataView): string {
   const all = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -113,5 +129,7 @@ export function htmlWith(html: string, kept: Kept): string {
   return html.slice(0, from) + JSON.stringify(kept).replaceAll('</', '<\\/') + html.slice(to);
 }
 
+/** The event by which the workbench in a cell says what is to be kept of it. */
+export const KEPT = 'workbench:kept';
 export const MIME = 'application/vnd.workbench.view+json';
 const OPENS = `<script type="${MIME}">`;

@@ -18,6 +18,8 @@ export interface Live {
   got: Got | null;
   trouble: string | null;
   change(change: Change): void;
+  /** Give up the numbers; what was chosen stays, and is asked for by the next change. */
+  drop(): void;
 }
 
 const AGAIN = 1000; // ms until what was asked is asked again, when the line was cut before the answer came
@@ -81,5 +83,6 @@ export function useLive(
     window.clearTimeout(later.current);
   }, []);
   useEffect(() => gone, [gone]);
-  return { got, trouble, change: ask };
+  const drop = useCallback(() => setGot(null), []);
+  return { got, trouble, change: ask, drop };
 }

@@ -33,6 +33,10 @@ function half(bits: number): number {
   return exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : sign * 2 ** -14 * (fraction / 1024);
 }
 
+/** Whether a cell of a causal pattern does not exist: its key comes later than its query. */
+export const isLater = (grid: Grid, row: number, column: number): boolean =>
+  grid.causal && column > row && grid.rows.length === grid.columns.length;
+
 /** A token as it is shown: its spaces and line ends can be seen. */
 export const seen = (token: string): string => token.replaceAll(' ', '␣').replaceAll('\n', '⏎').replaceAll('\t', '⇥');
 
@@ -51,6 +55,19 @@ export function brief(value: number): string {
   const text = size >= 1e5 || (size > 0 && size < 1e-3) ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
   return text.replace('-', '−');
 }
+
+/** A probability: three places, or its size where these would all be zero. */
+export const chance = (value: number | null): string =>
+  value === null ? '–' : value >= 5e-4 || value === 0 ? value.toFixed(3) : value.toExponential(0).replace('-', '−');
+
+/** In which cell a number of the axis is; undefined if in none that is drawn. */
+export function cellOf({ start, step, size }: Axis, at: number | null | undefined): number | undefined {
+  const cell = at === null || at === undefined ? -1 : Math.floor((at - start) / step);
+  return cell >= 0 && cell < size ? cell : undefined;
+}
+
+/** The first number of a cell. */
+export const firstOf = ({ start, step }: Axis, cell: number): number => start + cell * step;
 
 /** Axes whose words are tokens; those of others are names. */
 const OF_TOKENS = new Set(['position', 'query', 'key']);

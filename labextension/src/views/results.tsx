@@ -9,12 +9,19 @@ import { GeneratedText } from './generated';
 import { History } from './history';
 import { Logs } from './logs';
 import { RunViews } from './runviews';
+import type { Keep } from './runviews';
 import { Selection } from './selection';
 import { TopTokens } from './toptokens';
 
 type Tab = 'results' | 'history' | 'compare' | 'logs';
 
-export function Results({ bench }: { bench: Bench }) {
+interface Props {
+  bench: Bench;
+  /** Told what is to be kept of the run that is read, where it is kept somewhere. */
+  keep?: Keep;
+}
+
+export function Results({ bench, keep }: Props) {
   const state = useSyncExternalStore(bench.subscribe, bench.snapshot);
   const [tab, setTab] = useState<Tab>('results');
   const { result, compared, runs, logs } = state;
@@ -63,7 +70,7 @@ export function Results({ bench }: { bench: Bench }) {
       <div className="wb-columns" role="tabpanel" id="wb-tabpanel" aria-labelledby={`wb-tab-${tab}`}>
         {tab === 'results' && (
           <>
-            <OneRun bench={bench} state={state} />
+            <OneRun bench={bench} state={state} keep={keep} />
             <aside className="wb-beside" aria-label="Logs and history">
               <Logs logs={logs} />
               <History bench={bench} state={state} brief />
@@ -87,7 +94,7 @@ export function Results({ bench }: { bench: Bench }) {
   );
 }
 
-function OneRun({ bench, state }: { bench: Bench; state: State }) {
+function OneRun({ bench, state, keep }: Props & { state: State }) {
   const { result } = state;
   const [selection] = useState(() => new Selection());
   const answers = state.experiment.measure?.answers ?? [];
@@ -123,7 +130,7 @@ function OneRun({ bench, state }: { bench: Bench; state: State }) {
               </div>
             ))}
           </div>
-          {result.state === 'done' && <RunViews result={result} request={bench.request} selection={selection} />}
+          {result.state === 'done' && <RunViews result={result} request={bench.request} selection={selection} keep={keep} />}
         </>
       ) : (
         <p className="wb-empty">No run yet. Run shows the next tokens before and after, and each saved value.</p>

@@ -99,7 +99,7 @@ export const Modules = memo(function Modules({ tree, shapes, how, kinds, cards, 
 
   // How long it takes from asking the kernel, or from a click, until the rows are drawn: for the browser's own tools.
   useEffect(() => {
-    if (lines.length && performance.getEntriesByName('workbench:tree told').length) {
+    if (lines.length && ['workbench:tree', 'workbench:tree told'].every(each => performance.getEntriesByName(each).length)) {
       performance.measure('workbench:tree drawn', 'workbench:tree');
       performance.clearMarks('workbench:tree');
       performance.clearMarks('workbench:tree told');

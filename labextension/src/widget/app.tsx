@@ -1,9 +1,11 @@
 /** The workbench in a cell: where an experiment is made and where it is read, side by side. */
 
-import { useEffect, useRef } from 'react';
+import { useCallback, useEffect, useRef } from 'react';
 import type { Bench } from '../bench';
 import type { Draw } from '../views/code';
 import { Panel } from '../views/panel';
+import { KEPT } from '../views/kept';
+import type { Kept } from '../views/kept';
 import { Results } from '../views/results';
 
 const BESIDE = { insert: null, save: null };
@@ -16,13 +18,16 @@ export function App({ bench }: { bench: Bench }) {
     element?.addEventListener('keydown', keep);
     return () => element?.removeEventListener('keydown', keep);
   }, []);
+  const keep = useCallback((kept: Kept) => {
+    host.current?.dispatchEvent(new CustomEvent(KEPT, { bubbles: true, detail: kept }));
+  }, []);
   return (
     <div className="wb-app" ref={host}>
       <div className="wb-panel" role="region" aria-label="Workbench">
         <Panel bench={bench} draw={draw} beside={BESIDE} />
       </div>
       <div className="wb-results">
-        <Results bench={bench} />
+        <Results bench={bench} keep={keep} />
       </div>
     </div>
   );

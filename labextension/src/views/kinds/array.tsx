@@ -1,12 +1,13 @@
 /** Array: any tensor: two axes as a picture that can be moved and enlarged, the others at an index each. */
 
 import { useEffect, useMemo, useRef, useState } from 'react';
-import type { ArrayView, Grid } from '../../generated/protocol';
+import type { ArrayView, Axis, Grid } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
 import { Frame } from '../frame';
 import { Heat } from '../heat';
-import { numbersOf } from '../numbers';
+import { cellOf, firstOf, numbersOf } from '../numbers';
 import { useSelection } from '../selection';
+import type { Chosen } from '../selection';
 
 /** Rows from, to, columns from, to. */
 type Window = [number, number, number, number];
@@ -26,12 +27,14 @@ export function Array_({ header, buffers, selection, change, request, of }: View
   const whole = header.grid;
   const [tile, setTile] = useState<Tile | null>(null);
   const [index, setIndex] = useState(header.index);
+  const [here, setHere] = useState<[number, number] | null>(null); // what was clicked, as numbers along both axes
   const asked = useRef(0);
   const part = tile?.of === header ? tile : null;
   const grid = part?.grid ?? whole;
   const bytes = part?.buffers ?? buffers;
   const numbers = useMemo(() => grid && numbersOf(grid, bytes), [grid, bytes]);
   useEffect(() => setIndex(header.index), [header]);
+  useEffect(() => setHere(null), [header.down, header.across]);
 
   const { down, across, shape, names } = header;
   const size: [number, number] = [down === null ? 1 : shape[down], across === null ? 1 : shape[across]];
@@ -79,11 +82,10 @@ export function Array_({ header, buffers, selection, change, request, of }: View
     setIndex(next);
     see(shownWindow, next, SOON);
   };
-  const isPosition = grid?.rows.name === 'position' || grid?.rows.name === 'query';
-  const pinned =
-    grid && isPosition && chosen.position !== null
-      ? { row: Math.floor((chosen.position - grid.rows.start) / grid.rows.step) }
-      : null;
+  const pinned = grid && {
+    row: cellOf(grid.rows, chosenOn(grid.rows, chosen, here?.[0])),
+    column: cellOf(grid.columns, chosenOn(grid.columns, chosen, here?.[1]))
+  };
   return (
     <Frame
       header={header}
@@ -101,8 +103,9 @@ export function Array_({ header, buffers, selection, change, request, of }: View
             label={`Picture of ${header.title}`}
             pinned={pinned}
             pin={({ row, column }) => {
-              const feature = grid.columns.start + column * grid.columns.step;
-              selection.choose({ ...(isPosition ? { position: grid.rows.start + row * grid.rows.step } : {}), feature });
+              const at: [number, number] = [firstOf(grid.rows, row), firstOf(grid.columns, column)];
+              setHere(at);
+              selection.choose({ ...choiceOn(grid.rows, at[0]), ...choiceOn(grid.columns, at[1]) });
             }}
           />
         )}
@@ -192,6 +195,39 @@ function Axes({ header, change }: { header: ArrayView; change: NonNullable<ViewP
       )}
     </>
   );
+}
+
+/** What is chosen on an axis, by what its name means; else what was clicked here. */
+function chosenOn(axis: Axis, chosen: Chosen, here: number | undefined): number | undefined {
+  switch (axis.name) {
+    case 'position':
+    case 'query':
+      return chosen.position ?? undefined;
+    case 'key':
+      return chosen.key ?? undefined;
+    case 'head':
+      return chosen.head ?? undefined;
+    case 'feature':
+      return chosen.feature?.of === axis.length ? chosen.feature.at : undefined;
+    default:
+      return here;
+  }
+}
+
+function choiceOn(axis: Axis, at: number): Partial<Chosen> {
+  switch (axis.name) {
+    case 'position':
+    case 'query':
+      return { position: at };
+    case 'key':
+      return { key: at };
+    case 'head':
+      return { head: at };
+    case 'feature':
+      return { feature: { at, of: axis.length } };
+    default:
+      return {};
+  }
 }
 
 const windowOf = ({ rows, columns }: Grid): Window => [

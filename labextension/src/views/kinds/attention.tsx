@@ -1,17 +1,20 @@
 /** Attention: all heads of a layer small, the chosen one large, and what each does in numbers. */
 
-import { useEffect, useMemo, useRef } from 'react';
+import { useEffect, useMemo, useRef, useState } from 'react';
 import type { AttentionView, Grid } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
 import { Frame, Picker } from '../frame';
 import { Heat, paint, useTheme } from '../heat';
-import { numbersOf, seen, sheetOf } from '../numbers';
-import { useSelection } from '../selection';
+import { colour, ink, rgb } from '../colours';
+import { cellOf, exact, firstOf, isLater, numbersOf, seen, sheetOf } from '../numbers';
+import { useLayer, useSelection } from '../selection';
 
 export function Attention({ header, buffers, selection, change }: ViewProps<AttentionView>) {
   const chosen = useSelection(selection);
   const thumbs = useMemo(() => numbersOf(header.thumbs, buffers), [header, buffers]);
   const patterns = useMemo(() => numbersOf(header.pattern, buffers), [header, buffers]);
+  const [under, setUnder] = useState<number | null>(null);
+  useLayer(header, chosen, change && (layer => change({ layer })));
   const heads = header.thumbs.sheets;
   const head = Math.min(chosen.head ?? header.heads[0], heads - 1);
   const sheet = header.heads.indexOf(head);
@@ -24,7 +27,8 @@ export function Attention({ header, buffers, selection, change }: ViewProps<Atte
   const grid: Grid = sheet < 0 ? header.thumbs : header.pattern;
   const numbers = sheet < 0 ? sheetOf(grid, thumbs, head) : sheetOf(grid, patterns, sheet);
   const score = header.scores[head];
-  const pinned = chosen.position === null ? null : { row: Math.floor(chosen.position / grid.rows.step) };
+  const pinned = { row: cellOf(grid.rows, chosen.position), column: cellOf(grid.columns, chosen.key) };
+  const query = under ?? chosen.position;
   return (
     <Frame
       header={header}
@@ -69,11 +73,22 @@ export function Attention({ header, buffers, selection, change }: ViewProps<Atte
         label={`Pattern of head ${head}`}
         square
         pinned={pinned}
-        pin={({ row }) => selection.choose({ position: grid.rows.start + row * grid.rows.step })}
+        hover={cell => setUnder(cell && firstOf(grid.rows, cell.row))}
+        pin={({ row, column }) =>
+          selection.choose({ position: firstOf(grid.rows, row), key: firstOf(grid.columns, column) })
+        }
       />
+      {grid.rows.step === 1 && grid.columns.labels.length > 0 && grid.columns.size <= WORDS && (
+        <Text
+          grid={grid}
+          numbers={numbers}
+          query={query !== null && query < grid.rows.size ? query : grid.rows.size - 1}
+          point={setUnder}
+          pin={position => selection.choose({ position, key: null })}
+        />
+      )}
       <p className="wb-quiet wb-numbers">
         head {head} · {told(score)}
-        {chosen.position !== null && sheet >= 0 && grid.rows.step === 1 && ` · ${looksAt(grid, numbers, chosen.position)}`}
       </p>
     </Frame>
   );
@@ -104,13 +119,56 @@ function told(score: AttentionView['scores'][number] | undefined): string {
   return parts.map(([name, value]) => `${name} ${value === null ? '–' : value.toFixed(2)}`).join(' · ');
 }
 
+interface TextProps {
+  grid: Grid;
+  numbers: Float32Array;
+  query: number;
+  point(position: number | null): void;
+  pin(position: number): void;
+}
+
+/** The prompt, each token in the colour of how much the pointed one looks at it. */
+function Text({ grid, numbers, query, point, pin }: TextProps) {
+  const host = useRef<HTMLParagraphElement>(null);
+  const colours = useTheme(host);
+  const wide = grid.columns.size;
+  const name = (position: number) => seen(grid.columns.labels[position]);
+  return (
+    <div className="wb-spoken">
+      <span className="wb-quiet">{looksAt(grid, numbers, query)}</span>
+      <p ref={host} aria-label={`What ${name(query)} looks at`}>
+        {grid.columns.labels.map((_, key) => {
+          const value = numbers[query * wide + key];
+          const later = isLater(grid, query, key);
+          const at = colours && (later ? colours.later : colour(value, grid.limit, grid.scale, colours));
+          return (
+            <button
+              key={key}
+              className={key === query ? 'wb-query' : undefined}
+              style={at === null ? undefined : { background: rgb(at), color: ink(at) }}
+              title={later ? `${name(query)} does not see it` : `${name(query)} looks at it by ${exact(value)}`}
+              onPointerEnter={() => point(key)}
+              onPointerLeave={() => point(null)}
+              onFocus={() => point(key)}
+              onBlur={() => point(null)}
+              onClick={() => pin(key)}
+            >
+              {name(key)}
+            </button>
+          );
+        })}
+      </p>
+    </div>
+  );
+}
+
+const WORDS = 512; // of a longer prompt no text
+
 /** To what a position attends most. */
 function looksAt(grid: Grid, numbers: Float32Array, position: number): string {
-  if (position >= grid.rows.size) {
-    return '';
-  }
-  const row = Array.from(numbers.subarray(position * grid.columns.size, (position + 1) * grid.columns.size));
-  const best = row.map((value, key) => [value, key]).sort((a, b) => b[0] - a[0]).slice(0, 3);
-  const name = (key: number) => seen(grid.columns.labels[key] ?? `${key}`);
+  const wide = grid.columns.size;
+  const row = numbers.subarray(position * wide, (position + 1) * wide);
+  const best = Array.from(row, (value, key) => [value, key]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+  const name = (key: number) => seen(grid.columns.labels[key]);
   return `${name(position)} looks at ${best.map(([value, key]) => `${name(key)} ${value.toFixed(2)}`).join(', ')}`;
 }

@@ -5,7 +5,7 @@ import type { GradientView } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
 import { Frame } from '../frame';
 import { Heat } from '../heat';
-import { exact, numbersOf } from '../numbers';
+import { cellOf, exact, firstOf, numbersOf } from '../numbers';
 import { useSelection } from '../selection';
 
 export function Gradient({ header, buffers, selection, change }: ViewProps<GradientView>) {
@@ -15,10 +15,9 @@ export function Gradient({ header, buffers, selection, change }: ViewProps<Gradi
   const other = grid === header.norms ? header.product : header.norms;
   const numbers = useMemo(() => numbersOf(grid, buffers), [grid, buffers]);
   const others = useMemo(() => other && numbersOf(other, buffers), [other, buffers]);
-  const at =
-    chosen.position === null && chosen.layer === null
-      ? null
-      : { ...(chosen.layer === null ? {} : { row: chosen.layer }), ...(chosen.position === null ? {} : { column: chosen.position }) };
+  const many = grid.rows.size > 1;
+  const row = !many ? 0 : chosen.layer === null || chosen.layer < 0 ? undefined : chosen.layer;
+  const at = chosen.position === null && (row === undefined || !many) ? null : { row, column: cellOf(grid.columns, chosen.position) };
   return (
     <Frame
       header={header}
@@ -45,7 +44,7 @@ export function Gradient({ header, buffers, selection, change }: ViewProps<Gradi
         numbers={numbers}
         label={`Picture of ${header.title}`}
         pinned={at}
-        pin={({ row, column }) => selection.choose({ layer: row, position: column })}
+        pin={({ row, column }) => selection.choose({ position: firstOf(grid.columns, column), ...(many ? { layer: row } : {}) })}
         more={({ row, column }) =>
           others ? `· ${grid === header.norms ? 'activation × gradient' : 'norm'} ${exact(others[row * grid.columns.size + column])}` : ''
         }

@@ -3,7 +3,7 @@
 import type { LogitsView } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
 import { Frame } from '../frame';
-import { brief, seen } from '../numbers';
+import { brief, chance, seen } from '../numbers';
 import { useSelection } from '../selection';
 
 export function Logits({ header, buffers, selection, change }: ViewProps<LogitsView>) {
@@ -16,7 +16,7 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
       header={header}
       buffers={buffers}
       quiet={`top of ${header.vocabulary.toLocaleString('en')} tokens`}
-      picture={null}
+      picture={at ? { at, after: header.tokens[at.position] ?? '' } : null}
       change={change}
       tools={
         both && (
@@ -64,8 +64,8 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
                     {both && <i className="wb-before" style={{ width: `${100 * (each.before ?? 0)}%` }} />}
                     <i className={both ? 'wb-after' : 'wb-before'} style={{ width: `${100 * each.after}%` }} />
                   </td>
-                  {both && <td className="wb-number">{each.before?.toFixed(3) ?? '–'}</td>}
-                  <td className="wb-number">{each.after.toFixed(3)}</td>
+                  {both && <td className="wb-number">{chance(each.before)}</td>}
+                  <td className="wb-number">{chance(each.after)}</td>
                   <td className="wb-number wb-rank">
                     {both && each.before_rank !== each.after_rank ? `${each.before_rank ?? '–'} → ${each.after_rank}` : each.after_rank}
                   </td>

@@ -6,20 +6,23 @@ import type { ViewProps } from '../asking';
 import { colour, ink, rgb } from '../colours';
 import { Frame, Picker } from '../frame';
 import { Heat, useTheme } from '../heat';
-import { exact, numbersOf, seen } from '../numbers';
-import { useSelection } from '../selection';
+import { cellOf, exact, firstOf, numbersOf, placeOf, seen } from '../numbers';
+import { useLayer, useSelection } from '../selection';
 
 export function Neurons({ header, buffers, selection, change }: ViewProps<NeuronsView>) {
   const chosen = useSelection(selection);
   const { grid, neurons } = header;
   const numbers = useMemo(() => numbersOf(grid, buffers), [grid, buffers]);
-  const row = Math.max(0, neurons.indexOf(chosen.feature ?? neurons[0]));
-  const at = { row, ...(chosen.position === null ? {} : { column: chosen.position }) };
+  const neuron = chosen.feature?.of === header.width ? chosen.feature.at : neurons[0];
+  const row = Math.max(0, neurons.indexOf(neuron));
+  useLayer(header, chosen, change && (layer => change({ layer, neurons: [] })));
+  const choose = (at: number) => ({ feature: { at, of: header.width } });
+  const at = { row, column: cellOf(grid.columns, chosen.position) };
   const [asked, setAsked] = useState('');
   const ask = () => {
     const neuron = Number(asked);
     if (asked !== '' && Number.isInteger(neuron) && neuron >= 0 && neuron < header.width) {
-      selection.choose({ feature: neuron });
+      selection.choose(choose(neuron));
       if (!neurons.includes(neuron)) {
         change?.({ neurons: [neuron] });
       }
@@ -29,7 +32,7 @@ export function Neurons({ header, buffers, selection, change }: ViewProps<Neuron
     <Frame
       header={header}
       buffers={buffers}
-      quiet={`the ${neurons.length} strongest of ${header.width.toLocaleString('en')}`}
+      quiet={`${neurons.length} of ${header.width.toLocaleString('en')}, the strongest first`}
       picture={{ grid, numbers }}
       change={change}
       tools={
@@ -69,7 +72,7 @@ export function Neurons({ header, buffers, selection, change }: ViewProps<Neuron
         numbers={numbers}
         label={`Picture of ${header.title}`}
         pinned={at}
-        pin={cell => selection.choose({ feature: neurons[cell.row], position: cell.column })}
+        pin={cell => selection.choose({ ...choose(neurons[cell.row]), position: firstOf(grid.columns, cell.column) })}
       />
       <Text header={header} row={row} numbers={numbers} selection={selection} />
     </Frame>
@@ -95,9 +98,9 @@ function Text({ header, row, numbers, selection }: Pick<ViewProps<NeuronsView>, 
             <button
               key={position}
               style={at === null ? undefined : { background: rgb(at), color: ink(at) }}
-              title={`position ${position} · ${exact(value)}`}
+              title={`${placeOf(grid.columns, position)} · ${exact(value)}`}
               aria-label={`${grid.columns.labels[position] ?? position}: ${exact(value)}`}
-              onClick={() => selection.choose({ position })}
+              onClick={() => selection.choose({ position: firstOf(grid.columns, position) })}
             >
               {seen(grid.columns.labels[position] ?? `${position}`)}
             </button>
