@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from torch import nn
@@ -273,6 +276,20 @@ def test_a_module_attached_here_is_not_there(here: Any, away: Any) -> None:
             model.transformer.h[0].probe(model.transformer.h[0].output)
 
 
+def test_a_page_of_another_site_is_not_let_in_where_there_are_no_keys(server: Serving) -> None:
+    for headers, status in (
+        ({}, 200),
+        ({"Origin": server.host}, 200),
+        ({"Host": f"localhost:{server.port}"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Origin": "https://other.example"}, 403),
+    ):
+        answer = httpx.get(f"{server.host}/v1/jobs", headers=headers, trust_env=False)
+        assert answer.status_code == status, headers
+        if status == 403:
+            assert "without keys this server answers this machine alone" in answer.json()["error"]
+
+
 def test_no_server(away: Any) -> None:
     with pytest.raises(errors.RemoteError, match=r"no server answers at http://127\.0\.0\.1:9"):
         with away.trace(PROMPT, remote="127.0.0.1:9"):
@@ -428,6 +445,21 @@ def test_a_job_is_cancelled(away: Any) -> None:
     with pytest.raises(errors.RemoteError, match="cancelled"):
         session.job.result()
     assert away.trace(PROMPT, trace=False, remote=True).logits.shape[1] == 8
+
+
+def test_an_interrupt_ends_the_job(away: Any) -> None:
+    threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    count: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        with away.session(remote=True) as session:
+            with session.iter(list(range(50_000))):
+                with away.trace(PROMPT):
+                    pass
+            count = wb.int(1).save()
+    assert "the wait ended in KeyboardInterrupt; job" in repr(count)
+    *_, last = remote.list_jobs()[0].events()
+    assert last.failure is not None
+    assert last.failure.kind == "Cancelled"
 
 
 def test_how_many_jobs_are_before_is_printed(away: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -404,6 +404,18 @@ def test_an_address_that_is_taken_and_a_folder_that_is_in_use(
     assert "is in use by another server" in capsys.readouterr().err
 
 
+def test_models_may_stand_behind_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], server: Serving) -> None:
+    words = ["serve", GPT2, "--data", str(tmp_path), LLAMA, "--port", str(server.port), GPT2]
+    assert main(words) == 2
+    assert f"{GPT2} was named twice" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["serve", GPT2, "--memry", "1GB"])
+    assert "unrecognized arguments: --memry 1GB" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["key", "ann", "--keys", str(tmp_path / "keys"), "bob"])
+    assert "unrecognized arguments: bob" in capsys.readouterr().err
+
+
 def test_words_of_the_operators_that_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["--keys", str(tmp_path / "none")], "cannot be read"),

@@ -18,7 +18,11 @@ from workbench.server.workers import Model, Workers
 def main(words: list[str] | None = None) -> int:
     """Do what the words say; the exit status."""
     parser = _parser()
-    asked = parser.parse_args(words)
+    asked, rest = parser.parse_known_args(words)
+    if rest and (not hasattr(asked, "models") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        asked.models += rest  # models behind options, where argparse does not look for them
     try:
         return asked.do(asked)
     except InputError as error:

@@ -21,7 +21,7 @@ from workbench.remote.protocol import Event, Hosted, Job, ModelView, Problem
 from workbench.server.answers import Told, invalid, refused
 from workbench.server.desk import Desk
 from workbench.server.pages import api_page, status_page
-from workbench.server.settings import Settings
+from workbench.server.settings import LOOPBACK, Settings
 from workbench.server.workers import Workers
 
 router = APIRouter()
@@ -93,6 +93,8 @@ async def _asker(
     why = protocol.mismatch(request.headers.get(protocol.HEADER), "server")
     if why is not None:
         raise HTTPException(400, why)
+    if not desk.keys.needed:
+        _of_this_machine(request)
     who = desk.keys.who(request.headers.get("authorization"))
     if who is None:
         found = "this one is not known here" if credentials else "none was sent"
@@ -104,12 +106,24 @@ async def _asker(
     return who
 
 
+def _of_this_machine(request: Request) -> None:
+    """Without keys, no page of another site is let in, which a browser on this machine could be made to ask for."""
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    if request.url.hostname not in LOOPBACK or (origin is not None and origin.partition("://")[2] != host):
+        raise HTTPException(
+            403,
+            f"without keys this server answers this machine alone, and this came from {(origin or host)[:200]}; its "
+            "operator can give it keys: workbench serve --keys FILE",
+        )
+
+
 Owner = Annotated[str, Depends(_asker)]
 JobId = Annotated[str, Path(pattern=_ID, description="The job's id.")]
 
 _REFUSALS = {
     400: "Not understood; the sentence says what and why.",
     401: "No key, or a wrong one.",
+    403: "Not from this machine, and the server has no keys.",
     404: "No such job or model, or not yours.",
     408: "The job took longer than is allowed.",
     409: "Not now: the job has not ended, or was cancelled, or its id is taken.",
@@ -122,7 +136,7 @@ _REFUSALS = {
 
 
 def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": Problem, "description": _REFUSALS[code]} for code in (400, 401, 422, *codes)}
+    return {code: {"model": Problem, "description": _REFUSALS[code]} for code in (400, 401, 403, 422, *codes)}
 
 
 def _links() -> dict[str, Any]:
