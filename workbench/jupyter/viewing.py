@@ -189,8 +189,8 @@ def _value(record: Record, model: NNsight | None, params: ViewParams) -> View:
     # What a server ran is looked at without fetching the weights that it was sent there for.
     weights = not record.remote or model is None or loaded(model.module)
     try:
-        more = {"names": names} if kind == "array" else {"batch": params.batch, "weights": weights}
-        found = as_kind(kind, value, kept.tokens, model, title=title, **options, **more)
+        more = {"names": names} if kind == "array" else {"batch": params.batch}
+        found = as_kind(kind, value, kept.tokens, model, weights, title=title, **options, **more)
     except WorkbenchError:
         if params.kind is not None:
             raise
