@@ -71,7 +71,7 @@ class Widget(anywidget.AnyWidget):
             self._pusher.push(event.model_dump(mode="json"))
 
     def _repr_mimebundle_(self, **more: Any) -> Any:
-        """Beside the widget what stays in a notebook: JupyterLab's extension draws it, and keeps the last views there."""
+        """Beside the widget what stays in a notebook: our extension draws it, and keeps the last views there."""
         found = super()._repr_mimebundle_(**more)
         if found is None:
             return None
