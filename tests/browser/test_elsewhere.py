@@ -140,7 +140,7 @@ def test_in_notebook_7_then_jupyterlab_then_without_a_kernel(page: Page, lab: La
         bare = browser.new_context(offline=True, viewport={"width": 1100, "height": 1400}).new_page()
         bare.goto(path.as_uri())
         looked_at_alone(bare, plain)
-        assert faults(bare, ".wb-kept") == []
+        assert faults(bare, ".workbench-view") == []
         bare.screenshot(path=server.RESULTS / f"views-exported-{theme}.png", full_page=True)
         bare.context.close()
 
