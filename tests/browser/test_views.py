@@ -267,10 +267,10 @@ def taken_away(page: Page, plain: Plain) -> None:
     words = ("layer 1", "␣Tower", likely, "7", "layer 1", "␣Tower")
     codes = (r"'residual'", r"'attention', layer=1", r"'logits'", r"'mlp', layer=1, neurons=\(7,\)", r"'gradient'")
     codes = (*codes, r"'array', of='h1_mlp'")
-    for name, word, code in zip(KINDS, words, codes, strict=True):
+    for name, word, written in zip(KINDS, words, codes, strict=True):
         take(name, "Copy code")
         expect(view(page, name)).to_contain_text("copied")
-        assert re.fullmatch(rf"wb\.look\(\d+, {code}\)", page.evaluate("() => navigator.clipboard.readText()"))
+        assert re.fullmatch(rf"wb\.look\(\d+, {written}\)", page.evaluate("() => navigator.clipboard.readText()"))
         picture = download(name, "SVG").decode()
         assert picture.startswith("<svg")
         assert f">{word}</text>" in picture, name

@@ -17,7 +17,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.jupyter import link, viewing
+from workbench.jupyter import link, report, viewing
 from workbench.jupyter.bench import Bench
 from workbench.jupyter.events import Pusher
 from workbench.jupyter.record import Record
@@ -71,7 +71,7 @@ class Widget(anywidget.AnyWidget):
             self._pusher.push(event.model_dump(mode="json"))
 
     def _repr_mimebundle_(self, **more: Any) -> Any:
-        """Beside the widget what stays in a notebook: JupyterLab's extension draws it, and keeps the last views there."""
+        """Beside the widget what stays in a notebook: our extension draws it, and keeps the last views there."""
         found = super()._repr_mimebundle_(**more)
         if found is None:
             return None
@@ -115,7 +115,7 @@ def show(what: Any) -> Any:
         return _workbench(what)
     if isinstance(what, (int, PanelRun)):
         record = _link().bench.runs_made.get(what if isinstance(what, int) else what.number)
-        return of_views(views_of(record, _link().bench), headline=f"{record.name}")
+        return of_views(views_of(record, _link().bench), headline=report.headline(record))
     views = [what] if isinstance(what, View) else what
     if isinstance(views, Sequence) and views and all(isinstance(each, View) for each in views):
         return of_views(list(views))

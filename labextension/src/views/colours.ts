@@ -97,7 +97,7 @@ export const palette = (dark: boolean): Palette => (dark ? PALETTES.dark : PALET
 
 /** Whether what stands behind an element is dark; asked of the page itself, since every host says it in another way. */
 export function isDark(element: Element | null): boolean {
-  for (let each = element; each; each = each.parentElement) {
+  for (let each = element; each; each = each.parentElement ?? hostOf(each)) {
     const found = /rgba?\(([^)]+)\)/.exec(getComputedStyle(each).backgroundColor);
     const [red, green, blue, alpha = 1] = (found?.[1] ?? '').split(',').map(Number);
     if (found && alpha > 0) {
@@ -105,6 +105,12 @@ export function isDark(element: Element | null): boolean {
     }
   }
   return false;
+}
+
+/** What a shadow tree, as marimo makes, hangs on. */
+function hostOf(element: Element): Element | null {
+  const root = element.getRootNode();
+  return root instanceof ShadowRoot ? root.host : null;
 }
 
 /** The part of the way to the end of the colours, -1 to 1. */

@@ -97,7 +97,7 @@ function Take({ header, buffers, picture }: Pick<Props, 'header' | 'buffers' | '
       return;
     }
     const away = (event: Event) => {
-      if (!menu.current?.contains(event.target as Node)) {
+      if (menu.current && !event.composedPath().includes(menu.current)) {
         setOpen(false);
       }
     };

@@ -147,16 +147,16 @@ function Labels({ axis, height, at }: { axis: Grid['rows']; height: number; at: 
     return null;
   }
   return (
-    <ol className="wb-rowlabels" aria-hidden style={{ height }}>
+    <div className="wb-rowlabels" aria-hidden style={{ height }}>
       {words.map((word, row) =>
         row % every === 0 || row === at ? (
-          <li key={row} className={row === at ? 'wb-here' : undefined} style={{ top: (height * (row + 0.5)) / axis.size }}>
+          <span key={row} className={row === at ? 'wb-here' : undefined} style={{ top: (height * (row + 0.5)) / axis.size }}>
             {word}
-          </li>
+          </span>
         ) : null
       )}
-      <li className="wb-widest">{words.reduce((a, b) => (b.length > a.length ? b : a), '')}</li>
-    </ol>
+      <span className="wb-widest">{words.reduce((a, b) => (b.length > a.length ? b : a), '')}</span>
+    </div>
   );
 }
 
@@ -183,15 +183,15 @@ function ColumnLabels({ grid, width, limit, room, span, at }: Columns) {
   const [from, to] = span ?? [0, words.length];
   const share = (columns: number) => `${(100 * columns) / words.length}%`;
   return (
-    <ol className={`wb-columnlabels${upright ? ' wb-upright' : ''}`} style={{ width, maxWidth: limit }} aria-hidden>
-      {from > 0 && <li style={{ flex: `0 0 ${share(from)}` }} />}
+    <div className={`wb-columnlabels${upright ? ' wb-upright' : ''}`} style={{ width, maxWidth: limit }} aria-hidden>
+      {from > 0 && <span style={{ flex: `0 0 ${share(from)}` }} />}
       {words.slice(from, to).map((word, index) => (
-        <li key={from + index} className={from + index === at ? 'wb-here' : undefined} title={word}>
+        <span key={from + index} className={from + index === at ? 'wb-here' : undefined} title={word}>
           {word}
-        </li>
+        </span>
       ))}
-      {to < words.length && <li style={{ flex: `0 0 ${share(words.length - to)}` }} />}
-    </ol>
+      {to < words.length && <span style={{ flex: `0 0 ${share(words.length - to)}` }} />}
+    </div>
   );
 }
 

@@ -81,8 +81,10 @@ function draw(): void {
     if (data?.textContent) {
       host.dataset.drawn = '';
       const kept = JSON.parse(data.textContent) as Kept;
+      const outside = document.createElement('div');
       const inside = document.createElement('div');
-      host.replaceChildren(data, inside);
+      host.replaceChildren(data, outside);
+      outside.attachShadow({ mode: 'open' }).append(inside); // a page's style of lists and tables is not for ours
       mount(inside, <KeptViews kept={kept} />);
     }
   }
