@@ -81,7 +81,8 @@ def one_after_the_other(host: str, rounds: int) -> None:
             return load(client.post("/run", json={"ids": [ids]}).content)
 
         right = hooked(here.module, torch.tensor([ids]))
-        for hidden, logits in (trace(here, False), trace(away, True), endpoint().values()):
+        answer = endpoint()
+        for hidden, logits in (trace(here, False), trace(away, True), (answer["hidden"], answer["logits"])):
             torch.testing.assert_close(hidden, right["hidden"], rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(logits, right["logits"], rtol=1e-4, atol=1e-4)
         runs = {"local": lambda: trace(here, False), "remote": lambda: trace(away, True), "bare endpoint": endpoint}

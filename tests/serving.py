@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from workbench.server.sandbox import die_with_parent
+
 ROOT = Path(__file__).parents[1]
 GPT2, LLAMA = "workbench/demo-gpt2", "workbench/demo-llama"
 
@@ -45,7 +47,7 @@ class Serving:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workbench.cli", "serve", *self._words,
                  "--port", str(self.port), "--data", str(self.folder / "data")],
-                cwd=ROOT, stdout=log, stderr=log,
+                cwd=ROOT, stdout=log, stderr=log, preexec_fn=die_with_parent,  # also where the tests are killed
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self._surroundings},
             )  # fmt: skip
         if wait:

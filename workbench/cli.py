@@ -137,7 +137,7 @@ def _serve(asked: argparse.Namespace) -> int:
 def _door(host: str, port: int) -> socket.socket:
     """The address, taken before anything else is begun."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.socket(family, socket.SOCK_STREAM)
+    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, else asyncio waits to fill packets
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         door.bind((host, port))
