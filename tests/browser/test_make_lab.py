@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
 from tests.browser import server
-from tests.browser.desk import EIFFEL, act, panel, run
+from tests.browser.desk import EIFFEL, act, panel, results, run
 
 NOTEBOOK = server.ROOT / "notebooks" / "first_look.ipynb"
 ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+/)(lab/tree/\S+)\?token=(\w+)")
@@ -80,7 +80,8 @@ def test_make_lab_opens_the_notebook_with_the_panel(
     headline = run(page).inner_text()
     assert re.search(r"Paris .* → London", headline), headline
 
-    expect(page.get_by_role("region", name="Results", exact=True)).to_be_visible()
+    kept = results(page).get_by_role("region", name="h3", exact=True)
+    expect(kept.get_by_role("img")).to_be_visible(timeout=do.RUNNING)
     take_picture(page, server.RESULTS / "panel.png")
     if os.environ.get("WORKBENCH_PICTURE"):
         shutil.copy(server.RESULTS / "panel.png", server.ROOT / "docs" / "panel.png")
