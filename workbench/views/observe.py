@@ -193,7 +193,10 @@ def _as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, **o
         raise InputError(f"row {batch} of a batch of {len(value) if value.ndim == 3 else 1}")
     row = value[batch] if value.ndim == 3 else value
     if kind == "gradient":
-        return gradient(row, None, tokens, title=title)
+        there = options.get("activations")
+        beside = None if there is None or there.shape != value.shape else there[batch] if value.ndim == 3 else there
+        of = "activation × gradient" if beside is not None else ""
+        return gradient(row, beside, tokens, layers=[title or "0"], of=of, title=title)
     unembed = unembedding(model) if row.shape[-1] == _width(model) else None
     return residual(row, tokens, layers=[title or "0"], unembed=unembed, decode=decode, title=title)
 
