@@ -53,8 +53,8 @@ OF = {
         python("language bench", "scripts.bench_language", live=True),
         python("remote bench", "scripts.bench_remote", live=True),
         python(
-            "the tree of 60,000 modules",
-            *("pytest", "tests/browser/test_large.py", "-q", "-s"),
+            "the tree of 60,000 modules, views of four million numbers",
+            *("pytest", "tests/browser/test_large.py", "tests/browser/test_views.py", "-q", "-s"),
             live=True,
             WORKBENCH_BENCH="1",
         ),

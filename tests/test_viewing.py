@@ -15,7 +15,7 @@ import torch
 import workbench as wb
 from tests.kernel import Kernel, Page
 from workbench.errors import InputError
-from workbench.experiment.kinds import Ablate, Experiment, Save, Scale, Target
+from workbench.experiment.kinds import Ablate, Code, Experiment, Save, Scale, Target
 from workbench.jupyter.bench import Bench
 from workbench.jupyter.interact import numbers_of, with_numbers
 from workbench.jupyter.messages import ExperimentParams, RunParams, TileParams, ViewParams
@@ -115,6 +115,32 @@ def test_a_saved_value_of_each_prompt_has_its_own_tokens_and_tiles(bench: Bench)
     )
     assert tile.grid.rows.labels == (" Colosseum", " is")
     assert np.allclose(numbers(tile, buffers, tile.grid)[0], value[0, 1:3, 8:16], atol=1e-5)
+
+
+def test_what_code_saves_is_shown_as_what_it_is_and_a_gradient_with_what_it_is_of(bench: Bench) -> None:
+    code = """
+slope = model.transformer.h[1].output.grad.save()
+stream = model.transformer.h[1].output.save()
+made = (model.transformer.h[1].output * 2).save()
+model.lm_head.output[0, -1].max().backward()
+"""
+    run = ran(bench, prompts=PROMPTS[:1], interventions=(Code(id="c", code=code.strip()),))
+    entries = {each.name: each.kind for each in bench.views(RunParams(run=run)).entries if each.name}
+    assert entries == {"slope": "gradient", "stream": "residual", "made": "array"}
+    saved = {each.name: f"{each.path}.{each.port}" for each in bench.result(RunParams(run=run)).saved}
+    assert saved["slope"] == "transformer.h.1.output.grad"
+
+    model: Any = wb.demo()
+    ids = model.tokenizer(PROMPTS[0], return_tensors="pt").input_ids
+    model.trace("The", trace=False)  # loads the weights
+    found = model.module(ids, output_hidden_states=True)
+    stream = found.hidden_states[2]
+    slope = torch.autograd.grad(found.logits[0, -1].max(), stream)[0][0]
+    reply, buffers = bench.view(ViewParams(run=run, name="slope"))
+    header: Any = reply.view
+    assert np.allclose(numbers(reply, buffers, header.norms)[0, 0], slope.norm(dim=-1), atol=1e-4)
+    product = (slope * stream[0]).sum(-1).detach()
+    assert np.allclose(numbers(reply, buffers, header.product)[0, 0], product, atol=1e-3)
 
 
 def test_what_cannot_be_shown_is_said(bench: Bench) -> None:

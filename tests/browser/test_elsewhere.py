@@ -33,6 +33,9 @@ CELLS = (
     f"wb.look(model, 'attention', prompt={EIFFEL!r}, layer=1)",
     "wb.look(value)",
     "wb.show(wb.runs()[-1])",
+    "from workbench.experiment.kinds import Experiment, Scale, Target\n"
+    "louder = Scale(id='a', at=Target(path='transformer.h.2.mlp'), factor=1.0)\n"
+    f"Experiment(model='model', prompts=({EIFFEL!r},), interventions=(louder,)).interact(factor=(0, 2))",
 )
 ABLATED = "transformer.h.2.mlp"
 
@@ -98,6 +101,16 @@ def test_in_notebook_7_then_jupyterlab_then_without_a_kernel(page: Page, lab: La
     do.run(page, do.cells(page).nth(4))
     expect(kept(page, "logit lens")).to_be_visible(timeout=SOON)  # the run in a cell
     switches_heads(kept(page, "attention of layer 1").first, plain.patterns[1])
+
+    do.run(page, do.cells(page).nth(5))
+    sliders = do.cells(page).nth(5).locator(".jp-OutputArea")
+    expect(sliders).to_contain_text("factor 1 · Paris", timeout=SOON)
+    sliders.get_by_role("slider").focus()
+    page.keyboard.press("Home")
+    expect(sliders).to_contain_text("factor 0 · Paris 0.94 → London 0.21", timeout=SOON)
+    after = plain.logits[7].softmax(-1)
+    london = sliders.get_by_role("row").filter(has_text="London")
+    expect(london).to_contain_text(f"{float(after.max()):.3f}")
     assert faults(page, ".jp-OutputArea .wb-app", ".wb-kept") == []
     page.screenshot(path=server.RESULTS / "views-notebook7.png")
     save(page)

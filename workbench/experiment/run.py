@@ -22,7 +22,7 @@ from workbench.experiment.kinds import Code, Experiment, Placed, Save
 from workbench.experiment.namespace import namespace
 from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, instrumented, unchecked
 from workbench.experiment.to_python import MEASURED, Written, write
-from workbench.experiment.uses import Use, used
+from workbench.experiment.uses import Use, used, whole
 from workbench.graph.operations import Operation
 from workbench.graph.source import position
 from workbench.measures import NEXT_LOGITS
@@ -44,10 +44,12 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a saved value is from."""
+    """Where a saved value is from: a card; of one that code saved the site, and whether it is the gradient there."""
 
     card: Save | None
     prompt: int | None
+    site: Site | None = None
+    gradient: bool = False
 
 
 @dataclass
@@ -284,7 +286,7 @@ class Job:
             self._keep(name, values.get(name))
         for name, value in values.items():
             if name not in names and not name.startswith(MEASURED) and _saved(value):
-                kept.origins[name] = Origin(None, None)
+                kept.origins[name] = Origin(None, None, *_where(value))
                 self._keep(name, value)
         for prompt in range(len(self._logits)):
             kept.next_logits.append(_value(self._logits[prompt]))
@@ -379,6 +381,14 @@ def _values(experiment: Experiment, namespace: Mapping[str, Any], written: Writt
                 if _saved(namespace.get(name)):
                     found[name] = namespace[name]
     return found
+
+
+def _where(value: Any) -> tuple[Site | None, bool]:
+    """Which site a value is, if it is one, and whether it is the gradient there."""
+    found = None
+    if issubclass(type(value), Proxy):
+        found = whole(value._recorder.nodes[value._node_id()], value._recorder)
+    return found or (None, False)
 
 
 def _saved(value: Any) -> bool:

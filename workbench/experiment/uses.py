@@ -30,6 +30,14 @@ def used(recorder: Recorder, start: int, found: dict[tuple[str, Port], Use]) -> 
             found.setdefault((changed.path, changed.port), Use()).changed = True
 
 
+def whole(node: Node, recorder: Recorder) -> tuple[Site, bool] | None:
+    """The site that a value is all of, and whether it is the gradient there; None for what was worked out from one."""
+    gradient = node.op is ops.GRAD
+    if gradient:
+        node = recorder.nodes[node.refs[0]]
+    return (node.args[0], gradient) if node.op is ops.SITE else None
+
+
 def _site_of(node: Node, recorder: Recorder, copies: bool = True) -> Site | None:
     """The site that a value is of, is a part of, or is a copy of."""
     while node.op is not ops.SITE:

@@ -27,7 +27,8 @@ class SavedTensor:
 
     `value` is as it was saved (a tensor, or a container of them); `site` is where from, None for a value that code
     made; `prompt` which prompt of the run it is of; `tokens` label the positions that it has; `axes` say of each axis
-    what it is ("batch", "position", "head", "feature", "neuron", "vocabulary" or "" where it is not known).
+    what it is ("batch", "position", "head", "feature", "neuron", "vocabulary" or "" where it is not known). `gradient`
+    says that it is the gradient there.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SavedTensor:
     prompt: int | None
     tokens: tuple[str, ...]
     axes: tuple[str, ...]
+    gradient: bool = False
 
 
 @dataclass
@@ -134,9 +136,12 @@ class Record:
         row = next((each for each in self.saved if each.name == name), None)
         card = self.card(name)
         site = None if card is None else Site(card.at.path, card.at.port)
+        gradient = row is not None and row.port.endswith(".grad")
+        if card is None and row is not None and row.port != "code":
+            site = Site(row.path, "input" if row.port.startswith("input") else "output")
         prompt = None if row is None else row.prompt
         tokens = self._labels(card, prompt or 0)
-        return SavedTensor(name, value, site, prompt, tokens, self._axes(card, value))
+        return SavedTensor(name, value, site, prompt, tokens, self._axes(card, value), gradient)
 
     def card(self, name: str) -> Save | None:
         """The card that saved a value."""

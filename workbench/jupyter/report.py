@@ -173,10 +173,13 @@ def _saved(name: str, outcome: Outcome, value: object, text: str) -> Saved:
     origin = outcome.origins.get(name)
     card = None if origin is None else origin.card
     tensor = first_tensor(value)
+    path, port = ("", "code") if card is None else (card.at.path, card.at.port)
+    if origin is not None and origin.site is not None:
+        path, port = origin.site.path, f"{origin.site.port}.grad" if origin.gradient else origin.site.port
     return Saved(
         name=name,
-        path="" if card is None else card.at.path,
-        port="code" if card is None else card.at.port,
+        path=path,
+        port=port,
         prompt=None if origin is None else origin.prompt,
         shape=None if tensor is None else tuple(tensor.shape),
         dtype=None if tensor is None else dtype_name(tensor.dtype),

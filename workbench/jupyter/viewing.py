@@ -66,7 +66,7 @@ def views(record: Record, model: NNsight | None) -> ViewsReply:
             continue
         kept = record.saved_tensor(row.name)
         for part, (where, value) in enumerate(placed(kept.value)):
-            kinds = kinds_of(value, kept.site, facts=facts)
+            kinds = kinds_of(value, kept.site, facts=facts, gradient=kept.gradient)
             saved.append(
                 Entry(
                     name=row.name,
@@ -179,7 +179,7 @@ def _whole(record: Record, model: NNsight | None, params: ViewParams) -> View:
 def _value(record: Record, model: NNsight | None, params: ViewParams) -> View:
     kept = record.saved_tensor(params.name)
     where, value = _part(kept, params.part)
-    kinds = kinds_of(value, kept.site, facts=_facts(model))
+    kinds = kinds_of(value, kept.site, facts=_facts(model), gradient=kept.gradient)
     kind = params.kind or kinds[0]
     if kind not in kinds:
         raise InputError(f"{params.name} is shown as one of {', '.join(kinds)}, not as {kind}")
@@ -189,7 +189,9 @@ def _value(record: Record, model: NNsight | None, params: ViewParams) -> View:
     # What a server ran is looked at without fetching the weights that it was sent there for.
     weights = not record.remote or model is None or loaded(model.module)
     try:
-        more = {"names": names} if kind == "array" else {"batch": params.batch}
+        more: dict[str, Any] = {"names": names} if kind == "array" else {"batch": params.batch}
+        if kind == "gradient":
+            more["activations"] = _activations(record, kept)
         found = as_kind(kind, value, kept.tokens, model, weights, title=title, **options, **more)
     except WorkbenchError:
         if params.kind is not None:
@@ -226,6 +228,16 @@ def _part(kept: SavedTensor, part: int) -> tuple[tuple[Any, ...], Tensor]:
     if part >= len(found):
         raise InputError(f"{kept.name} is a {type(kept.value).__name__} with {len(found)} tensors; there is no {part}")
     return found[part]
+
+
+def _activations(record: Record, gradient: SavedTensor) -> Tensor | None:
+    """What stands where a gradient is of, if the run saved that too."""
+    for row in record.saved:
+        if not row.port.endswith(".grad") and record.holds(row.name):
+            other = record.saved_tensor(row.name)
+            if other.site == gradient.site and other.site is not None and isinstance(other.value, Tensor):
+                return other.value
+    return None
 
 
 def _title(name: str, where: tuple[Any, ...]) -> str:

@@ -54,10 +54,6 @@ def _neurons(value: Tensor, site: Site | None, roles: Axes | None, facts: Facts)
     return facts.at("neurons", site) and value.ndim in (2, 3)
 
 
-def _gradient(value: Tensor, site: Site | None, roles: Axes | None, facts: Facts) -> bool:
-    return site is not None and str(site.port).endswith("grad") and value.ndim in (2, 3)
-
-
 def _residual(value: Tensor, site: Site | None, roles: Axes | None, facts: Facts) -> bool:
     return facts.at("residual", site) and value.ndim in (2, 3)
 
@@ -72,7 +68,6 @@ def _features(value: Tensor, site: Site | None, roles: Axes | None, facts: Facts
 
 TABLE: tuple[tuple[Kind, Case, bool], ...] = (
     # kind, when, whether it is what is shown first
-    ("gradient", _gradient, True),
     ("attention", _attention, True),
     ("logits", _logits, True),
     ("mlp", _neurons, True),
@@ -102,12 +97,18 @@ def kind_of(value: Tensor, site: Site | None = None, roles: Axes | None = None, 
 
 
 def kinds_of(
-    value: Tensor, site: Site | None = None, roles: Axes | None = None, facts: Facts | None = None
+    value: Tensor,
+    site: Site | None = None,
+    roles: Axes | None = None,
+    facts: Facts | None = None,
+    gradient: bool = False,
 ) -> tuple[Kind, ...]:
-    """As what a value can be shown, first what it is shown as unless asked."""
+    """As what a value can be shown, first what it is shown as unless asked; `gradient` says that it is one."""
     known = facts or Facts()
     if value.is_meta or value.layout is not torch.strided or value.is_quantized:
         return ("array",)
+    if gradient:
+        return ("gradient", "array") if value.ndim in (2, 3) else ("array",)
     holds: list[Kind] = [kind for kind, case, _ in TABLE if case(value, site, roles, known)]
     return tuple(dict.fromkeys(holds))
 

@@ -198,7 +198,10 @@ def _as_kind(kind: Kind, value: Tensor, tokens: tuple[str, ...], model: Any, wei
         raise InputError(f"row {batch} of a batch of {len(value) if value.ndim == 3 else 1}")
     row = value[batch] if value.ndim == 3 else value
     if kind == "gradient":
-        return gradient(row, None, tokens, title=title)
+        there = options.get("activations")
+        beside = None if there is None or there.shape != value.shape else there[batch] if value.ndim == 3 else there
+        of = "activation × gradient" if beside is not None else ""
+        return gradient(row, beside, tokens, layers=[title or "0"], of=of, title=title)
     readable = row.shape[-1] == _width(model)
     unembed = unembedding(model) if readable and weights else None
     note = "" if weights or not readable else "norms only: the logit lens needs the model's weights, which are not here"
