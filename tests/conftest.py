@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests share the cores, their servers and kernels too
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job begins deaf to interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.families import FAMILIES, LACKS
 
