@@ -85,7 +85,7 @@ def test_nine_kinds_written_run_and_told(desk: Page) -> None:
     expect(card(page, "Scale transformer.h.1.attn")).to_have_class(re.compile("wb-warns"))
     expect(card(page, "Patch transformer.h.1")).to_contain_text("changed 128 of 1,024 values")
     expect(card(page, "Log lm_head")).to_contain_text("fired 1×")
-    first = results(page).get_by_role("region", name="first", exact=True)
+    first = results(page).get_by_role("group", name="first", exact=True)
     expect(first.get_by_role("img")).to_be_visible(timeout=SOON)
     shot(page, "receipts")
     expect(reading(page, "Logs")).to_contain_text(re.compile(r"lm_head output norm"))

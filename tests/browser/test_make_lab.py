@@ -80,7 +80,7 @@ def test_make_lab_opens_the_notebook_with_the_panel(
     headline = run(page).inner_text()
     assert re.search(r"Paris .* → London", headline), headline
 
-    kept = results(page).get_by_role("region", name="h3", exact=True)
+    kept = results(page).get_by_role("group", name="h3", exact=True)
     expect(kept.get_by_role("img")).to_be_visible(timeout=do.RUNNING)
     take_picture(page, server.RESULTS / "panel.png")
     if os.environ.get("WORKBENCH_PICTURE"):

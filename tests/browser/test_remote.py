@@ -35,7 +35,7 @@ def test_the_panels_run_on_a_server(page: Page, lab: Lab, tmp_path: Path) -> Non
         assert "Paris" in headline
         assert "1 value saved" in headline
         # What came back is looked at without the weights, which stay where they are.
-        h3 = results(page).get_by_role("region", name="h3", exact=True)
+        h3 = results(page).get_by_role("group", name="h3", exact=True)
         expect(h3).to_contain_text("norms only", timeout=SOON)
         expect(h3.get_by_role("img")).to_be_visible()
         shot(page, "remote")
