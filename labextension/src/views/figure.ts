@@ -4,7 +4,7 @@ import type { Axis, Grid, LogitsView } from '../generated/protocol';
 import { colour, css, ink, isDark, palette, rgb } from './colours';
 import type { Palette } from './colours';
 import { paint } from './heat';
-import { brief, chance, isLater, seen, wordOf } from './numbers';
+import { brief, chance, isLater, seen, summaryOf, wordOf } from './numbers';
 
 export interface Numbers {
   grid: Grid;
@@ -16,7 +16,7 @@ export interface Numbers {
 export interface Bars {
   at: LogitsView['at'][number];
   /** The token at that position. */
-  after: string;
+  after: string | undefined;
 }
 
 export type Picture = Numbers | Bars;
@@ -154,8 +154,7 @@ function bars(sheet: Sheet, { at, after }: Bars): string {
     sheet.write(LEFT + BAR + 132, y + 14, `rank ${ranks}`);
   });
   const y = TOP + at.top.length * ROW + 20;
-  const kl = at.kl === null ? '' : ` · KL ${brief(at.kl)} nats`;
-  sheet.write(LEFT, y, `after position ${at.position} ${seen(after)}${kl} · entropy ${brief(at.entropy)} nats`);
+  sheet.write(LEFT, y, summaryOf(at, after));
   if (both) {
     const keys: [string, string, number][] = [['before', first, 0], ['after', second, 72]];
     keys.forEach(([words, fill, x]) => {

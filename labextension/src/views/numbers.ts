@@ -1,6 +1,6 @@
 /** The numbers of a view: read from the bytes beside its header, and written for people. */
 
-import type { Axis, Grid } from '../generated/protocol';
+import type { Axis, Grid, LogitsView } from '../generated/protocol';
 
 /** A grid's numbers, row-major, sheet after sheet. */
 export function numbersOf(grid: Grid, buffers: DataView[]): Float32Array {
@@ -59,6 +59,16 @@ export function brief(value: number): string {
 /** A probability: three places, or its size where these would all be zero. */
 export const chance = (value: number | null): string =>
   value === null ? '–' : value >= 5e-4 || value === 0 ? value.toFixed(3) : value.toExponential(0).replace('-', '−');
+
+/** After which token of a prompt, how far from before, and how unsure: a line under next tokens. */
+export function summaryOf({ position, kl, entropy }: LogitsView['at'][number], token: string | undefined): string {
+  const parts = [
+    token === undefined ? (position ? `after position ${position}` : '') : `after position ${position} ${seen(token)}`,
+    kl === null ? '' : `KL ${brief(kl)} nats`,
+    `entropy ${brief(entropy)} nats`
+  ];
+  return parts.filter(Boolean).join(' · ');
+}
 
 /** In which cell a number of the axis is; undefined if in none that is drawn. */
 export function cellOf({ start, step, size }: Axis, at: number | null | undefined): number | undefined {

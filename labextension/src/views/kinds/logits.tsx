@@ -3,7 +3,7 @@
 import type { LogitsView } from '../../generated/protocol';
 import type { ViewProps } from '../asking';
 import { Frame } from '../frame';
-import { brief, chance, seen } from '../numbers';
+import { brief, chance, seen, summaryOf } from '../numbers';
 import { useSelection } from '../selection';
 
 export function Logits({ header, buffers, selection, change }: ViewProps<LogitsView>) {
@@ -16,7 +16,7 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
       header={header}
       buffers={buffers}
       quiet={`top of ${header.vocabulary.toLocaleString('en')} tokens`}
-      picture={at ? { at, after: header.tokens[at.position] ?? '' } : null}
+      picture={at ? { at, after: header.tokens[at.position] } : null}
       change={change}
       tools={
         both && (
@@ -74,9 +74,7 @@ export function Logits({ header, buffers, selection, change }: ViewProps<LogitsV
             </tbody>
           </table>
           <p className="wb-quiet wb-numbers">
-            after position {at.position}
-            {header.tokens[at.position] === undefined ? '' : ` ${seen(header.tokens[at.position])}`}
-            {at.kl === null ? '' : ` · KL ${brief(at.kl)} nats`} · entropy {brief(at.entropy)} nats
+            {summaryOf(at, header.tokens[at.position])}
           </p>
         </>
       )}
