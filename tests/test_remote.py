@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from tests.serving import GPT2, LLAMA, ROOT, Serving, serving
 from workbench import errors, remote
 from workbench.experiment.cell import Cell
 from workbench.jupyter.bench import Bench
+from workbench.remote import connection as connections
 from workbench.remote import protocol
 from workbench.remote.connection import Connection, close_all, connection
 from workbench.remote.protocol import Event
@@ -547,7 +549,7 @@ def test_requests_and_answers_are_packed_where_that_is_asked_for(
     sent: list[bytes] = []
     before = Connection.follow
     monkeypatch.setattr(
-        Connection, "follow", lambda at, id, data=None, after=0: sent.append(data or b"") or before(at, id, data, after)
+        Connection, "follow", lambda at, id, data=None, *more: sent.append(data or b"") or before(at, id, data, *more)
     )
     found, sizes = [], []
     for compress in (False, True):
@@ -563,6 +565,27 @@ def test_requests_and_answers_are_packed_where_that_is_asked_for(
     assert torch.equal(found[0][1], found[1][1])
     assert sizes[1][0] < sizes[0][0] / 2
     assert sizes[1][1] < sizes[0][1] - 150_000
+
+
+def test_a_small_result_spares_a_request_and_one_that_came_damaged_is_fetched(
+    away: Any, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    fetch = Connection.fetch
+    monkeypatch.setattr(Connection, "fetch", lambda at, id, *more: fetched.append(id) or fetch(at, id, *more))
+    with here.trace(PROMPT):
+        right = here.lm_head.output[:, -1].save()
+    for spoil, asked in ((lambda text: text, 0), (lambda text: text[:-8] + b"AAAAAAA=", 1)):
+        monkeypatch.setattr(connections, "b64decode", lambda text, spoil=spoil: base64.b64decode(spoil(text)))
+        fetched.clear()
+        with away.trace(PROMPT, remote=True):
+            logits = away.lm_head.output[:, -1].save()
+        same(logits, right)
+        assert len(fetched) == asked
+    with away.trace([PROMPT] * 5, remote=True):
+        many = away.lm_head.output.save()
+    assert many.shape[0] == 5
+    assert len(fetched) == 2  # too large for the news
 
 
 # ---- a cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -196,6 +197,19 @@ def test_the_news_can_be_the_answer(ann: httpx.Client, data: bytes) -> None:
     answer = ann.post("/v1/jobs", content=data, headers={"Accept": "text/event-stream"})
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert events_of(answer.text)[-1]["status"] == "COMPLETED"
+
+
+def test_a_small_result_can_be_the_last_of_the_news(ann: httpx.Client, data: bytes) -> None:
+    headers = {"Accept": "text/event-stream", "X-Workbench-Inline": "yes"}
+    answer = ann.post("/v1/jobs", content=data, headers=headers)
+    id = answer.headers["x-workbench-job"]
+    again = ann.get(f"/v1/jobs/{id}/events", headers={**headers, "Last-Event-ID": "4"})
+    whole = ann.get(f"/v1/jobs/{id}/result").content
+    said = f"event: result\ndata: {hashlib.sha256(whole).hexdigest()} {base64.b64encode(whole).decode()}\n\n"
+    for each in (answer, again):
+        assert each.text.endswith(said)
+        assert each.text.count("event: result") == 1
+    assert "event: result" not in ann.get(f"/v1/jobs/{id}/events").text  # nobody asked
 
 
 def test_the_same_id_is_the_same_job(ann: httpx.Client, bob: httpx.Client, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -60,9 +61,15 @@ class Connection:
         headers = {protocol.JOB_HEADER: id, "Content-Type": protocol.REQUEST}
         return Job.model_validate_json(self._ask("POST", protocol.JOBS, content=data, headers=headers).content)
 
-    def follow(self, id: str, data: bytes | None = None, after: int = 0) -> Iterator[Event]:
-        """A job's news until it ends. With `data` the job is sent first, and its news are the answer to that."""
-        asked = {"Accept": protocol.EVENTS, protocol.JOB_HEADER: id, "Content-Type": protocol.REQUEST}
+    def follow(
+        self, id: str, data: bytes | None = None, after: int = 0, take: Callable[[bytes], None] | None = None
+    ) -> Iterator[Event]:
+        """A job's news until it ends. With `data` the job is sent first, and its news are the answer to that.
+
+        With `take` a small result may come with them, and is given to it.
+        """
+        more = {} if take is None else {protocol.INLINE_HEADER: "yes"}
+        asked = {"Accept": protocol.EVENTS, protocol.JOB_HEADER: id, "Content-Type": protocol.REQUEST, **more}
         give_up = _Patience(self)
         ended = False
         while True:
@@ -71,11 +78,11 @@ class Connection:
                 if sending:
                     request = self._http.stream("POST", protocol.JOBS, content=data, headers=asked)
                 else:
-                    headers = {"Last-Event-ID": str(after), "Accept": protocol.EVENTS}
+                    headers = {"Last-Event-ID": str(after), "Accept": protocol.EVENTS, **more}
                     request = self._http.stream("GET", f"{protocol.JOBS}/{id}/events", headers=headers)
                 with request as answer:
                     self._look(answer)
-                    for event in _events(answer.iter_bytes()):
+                    for event in _events(answer.iter_bytes(), take):
                         give_up.again()
                         after = max(after, event.number)
                         ended = event.status in protocol.ENDED
@@ -188,15 +195,21 @@ class _Patience:
         self._pause = min(1.0, self._pause * 2)
 
 
-def _events(parts: Iterator[bytes]) -> Iterator[Event]:
-    """The events of a stream: only `data:` is read, since each event carries its own number."""
+def _events(parts: Iterator[bytes], take: Callable[[bytes], None] | None) -> Iterator[Event]:
+    """The events of a stream: of most only `data:` is read, since each event carries its own number."""
     rest = b""
     for part in parts:
         rest += part
         *whole, rest = rest.split(b"\n\n")
         for block in whole:
-            data = b"\n".join(line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:"))
-            if data:
+            lines = block.split(b"\n")
+            data = b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
+            if b"event: result" in lines:
+                checksum, _, text = data.partition(b" ")
+                result = b64decode(text)
+                if take is not None and hashlib.sha256(result).hexdigest().encode() == checksum:
+                    take(result)
+            elif data:
                 yield Event.model_validate_json(data)
 
 

@@ -133,7 +133,8 @@ class Job:
     def _wait(self) -> Values:
         data, self._data = self._data, None
         show, log = SHOW_STATUS.get(), self._log or SHOW_LOG.get()
-        for event in self._at.follow(self.id, data, self._after):
+        came: list[bytes] = []
+        for event in self._at.follow(self.id, data, self._after, came.append):
             self._after = max(self._after, event.number)
             if event.status == "LOG":
                 log(event.text)
@@ -141,7 +142,7 @@ class Job:
             show(self.id, event)
             if event.failure is not None:
                 raise error_of(event.failure)
-        return self._finish(self._download())
+        return self._finish(bytearray(came[0]) if came else self._download())
 
     def _download(self) -> bytearray:
         bar: Any = None

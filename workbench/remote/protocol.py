@@ -15,6 +15,13 @@ HEADER = "X-Workbench-Protocol"
 JOB_HEADER = "X-Workbench-Job"
 """The id that the client gives its job: a request that is sent again after a cut is then the same job."""
 
+INLINE_HEADER = "X-Workbench-Inline"
+"""Asks for a small result as the last of a job's news, which spares a request: `event: result`, its data the sha256 and
+the bytes in base64."""
+
+INLINE = 1 << 16
+"""Bytes of a result that may come so."""
+
 JOBS = "/v1/jobs"
 MODELS = "/v1/models"
 REQUEST = "application/x-workbench-request"

@@ -118,6 +118,10 @@ def _of_this_machine(request: Request) -> None:
 
 
 Owner = Annotated[str, Depends(_asker)]
+Inline = Annotated[
+    str | None,
+    Header(description="Any word: a small result is then the last of the news, as `event: result`, its sha256 and it."),
+]
 JobId = Annotated[str, Path(pattern=_ID, description="The job's id.")]
 
 _REFUSALS = {
@@ -207,6 +211,7 @@ async def send(
     x_workbench_job: Annotated[
         str | None, Header(pattern=_ID, description="An id of the client's choice; the same again is the same job.")
     ] = None,
+    x_workbench_inline: Inline = None,
 ) -> Any:
     """A request, as packed by the client; the form of its head is at `/v1/schema`. With `Accept: text/event-stream` the
     answer is the job's news."""
@@ -214,7 +219,8 @@ async def send(
     row = await desk.accept(x_workbench_job or uuid.uuid4().hex, owner, data)
     headers = {"Location": f"{protocol.JOBS}/{row.id}", protocol.JOB_HEADER: row.id, **_UNBUFFERED}
     if protocol.EVENTS in request.headers.get("accept", ""):
-        return StreamingResponse(desk.news(row, 0), media_type=protocol.EVENTS, headers=headers)
+        news = desk.news(row, 0, x_workbench_inline is not None)
+        return StreamingResponse(news, media_type=protocol.EVENTS, headers=headers)
     return JSONResponse(desk.view(row).model_dump(), 202, headers)
 
 
@@ -244,10 +250,12 @@ async def events(
     owner: Owner,
     id: JobId,
     last_event_id: Annotated[str | None, Header(description="Only what came after this event.")] = None,
+    x_workbench_inline: Inline = None,
 ) -> StreamingResponse:
     """Server-sent events, each an `Event`, until the job ends. `Last-Event-ID` goes on behind a cut."""
     after = int(last_event_id) if last_event_id is not None and re.fullmatch("[0-9]{1,9}", last_event_id) else 0
-    return StreamingResponse(desk.news(desk.job(id, owner), after), media_type=protocol.EVENTS, headers=_UNBUFFERED)
+    news = desk.news(desk.job(id, owner), after, x_workbench_inline is not None)
+    return StreamingResponse(news, media_type=protocol.EVENTS, headers=_UNBUFFERED)
 
 
 @router.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import HTTPException
@@ -96,8 +97,11 @@ class Desk:
         for event in self._watching.get(id, ()):
             event.set()
 
-    async def news(self, row: Row, after: int) -> AsyncIterator[bytes]:
-        """A job's events as they come, until it ends. A slow reader holds up nobody: events are read from the store."""
+    async def news(self, row: Row, after: int, inline: bool = False) -> AsyncIterator[bytes]:
+        """A job's events as they come, until it ends. A slow reader holds up nobody: events are read from the store.
+
+        With `inline` a small result is the last of them.
+        """
         watch = asyncio.Event()
         self._watching.setdefault(row.id, set()).add(watch)
         try:
@@ -110,7 +114,8 @@ class Desk:
                     last = events[-1].number
                     if events[-1].status == "QUEUED":
                         events[-1].position = place = position
-                    yield b"".join(map(_sse, events))
+                    last_one = self._inline(row.id) if inline and events[-1].status == "COMPLETED" else b""
+                    yield b"".join((*map(_sse, events), last_one))
                     if events[-1].status in protocol.ENDED:
                         return
                 if len(events) == 500:
@@ -129,6 +134,17 @@ class Desk:
             watching.discard(watch)
             if not watching:
                 self._watching.pop(row.id, None)
+
+    def _inline(self, id: str) -> bytes:
+        """A result as one piece of news, if it is small."""
+        row = self.store.get(id)
+        if row is None or row.bytes is None or row.bytes > protocol.INLINE:
+            return b""
+        try:
+            data = self.files.result(id).read_bytes()
+        except FileNotFoundError:  # deleted meanwhile
+            return b""
+        return format_sse_event(event="result", data_str=f"{row.sha256} {b64encode(data).decode()}")
 
     def view(self, row: Row) -> Job:
         """A job as its owner sees it."""

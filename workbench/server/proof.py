@@ -49,7 +49,7 @@ class Proof:
             for root in self._roots:
                 stack.enter_context(restored(root))
             seed = int.from_bytes(os.urandom(6), "little")
-            torch.manual_seed(seed)
+            _seed(seed)
             random.seed(seed)
             try:
                 yield
@@ -213,6 +213,15 @@ def _random_state() -> tuple[Any, ...]:
 
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return torch.get_rng_state(), cuda, random.getstate(), numpy.random.get_state()
+
+
+def _seed(seed: int) -> None:
+    """As `torch.manual_seed`, which takes as long as a small model's layer: it notes its stack for GPUs that are not
+    in use yet."""
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def _set_random_state(state: tuple[Any, ...]) -> None:

@@ -152,9 +152,8 @@ class Worker:
             ending = {"event": "done", "job": job}
         except (Exception, Cancelled) as error:
             ending = {"event": "error", "job": job, **told(error, self._limits.memory)}
-        found = self._found(f"job {job}", doubtful)
-        self._say(ending)
-        return not found
+        self._say(ending)  # the next job waits for the proof, and nobody else
+        return not self._found(f"job {job}", doubtful)
 
     @contextmanager
     def _timed(self, deadline: float) -> Iterator[None]:
