@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
 from tests.browser import server
-from tests.browser.desk import EIFFEL, act, panel, results, run
+from tests.browser.desk import EIFFEL, act, panel, results, row, run
 
 NOTEBOOK = server.ROOT / "notebooks" / "first_look.ipynb"
 ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+/)(lab/tree/\S+)\?token=(\w+)")
@@ -74,6 +74,7 @@ def test_make_lab_opens_the_notebook_with_the_panel(
     do.run_all(page)
     expect(panel(page).get_by_role("combobox", name="Model")).to_have_value("model", timeout=do.RUNNING)
     panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+    expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=do.RUNNING)  # the rows stand
     act(page, "transformer.h.2.mlp", "Ablate")
     act(page, "transformer.h.3", "Save output")
     panel(page).get_by_role("searchbox", name="Filter modules").fill("")

@@ -112,6 +112,7 @@ def test_restart_second_notebook_and_busy_kernel(page: Page, lab: Lab) -> None:
 def test_a_fault_stands_on_its_card_in_words(desk: Page) -> None:
     page = desk
     panel(page).get_by_role("textbox", name="Prompt").fill(EIFFEL)
+    expect(row(page, "lm_head")).to_contain_text("1×8×", timeout=SOON)
     act(page, "transformer.h.0.mlp", "Ablate")
     panel(page).get_by_role("button", name="token 7 of").click()
     expect(panel(page).get_by_role("region", name="Code")).to_contain_text("positions=[7]", timeout=SOON)
