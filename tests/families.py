@@ -99,7 +99,7 @@ def _adapted() -> nn.Module:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by the old name
-        return peft.get_peft_model(base, settings)  # type: ignore[return-value]
+        return peft.get_peft_model(base, settings)
 
 
 OTHERS: dict[str, Callable[[], nn.Module]] = {

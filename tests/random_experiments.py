@@ -128,7 +128,7 @@ def cards(draw: st.DrawFn, name: str, count: int, generate: int, id: str, code: 
         case "ablate":
             mode: Any = draw(st.sampled_from(["zero", "mean", "reference", "resample"]))
             source = draw(text if mode == "reference" else st.none() | text)
-            return Ablate(**base, mode=mode, source=source, seed=draw(seeds))  # type: ignore[arg-type]
+            return Ablate(**base, mode=mode, source=source, seed=draw(seeds))
         case "set":
             return Set(**base, value=draw(numbers | st.just("run 1/one number")))
         case "scale":
@@ -167,7 +167,7 @@ def codes(draw: st.DrawFn, base: dict[str, Any], count: int) -> Code:
     else:
         code = draw(st.sampled_from([f"# {where}\nlist_{number} = [1,\n  2]", f'text_{number} = """a\n  b"""']))
     prompt = draw(st.none() | st.integers(0, count - 1)) if where == "inside" and count > 1 else None
-    return Code(**base, code=code, where=where, prompt=prompt)  # type: ignore[arg-type]
+    return Code(**base, code=code, where=where, prompt=prompt)
 
 
 @st.composite

@@ -57,7 +57,7 @@ def test_an_encoder_with_a_decoder() -> None:
             with tracer.invoke(prompt):
                 ours.append([model.find(name).output.save() for name in names])
     for prompt, mine in zip(prompts, ours, strict=True):
-        seen = alone(model, prompt, {})  # type: ignore[arg-type]
+        seen = alone(model, prompt, {})
         for name, value in zip(
             ("encoder.block.1", "decoder.block.2.layer.1.EncDecAttention", "lm_head"), mine, strict=True
         ):

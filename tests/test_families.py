@@ -296,7 +296,7 @@ def test_patching_between_invokes(name: str) -> None:
     layer = model.layers[1]
     with torch.no_grad():
         states: list[Tensor] = []
-        with hooked(layer.module, lambda output: states.append(output) or output):  # type: ignore[func-returns-value]
+        with hooked(layer.module, lambda output: states.append(output) or output):
             model.module(**model._prepare(first)[1])
 
         def patched(output: Tensor) -> Tensor:

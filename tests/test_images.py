@@ -42,7 +42,7 @@ def reading(tmp_path: Path) -> Path:
     tmp_path = tmp_path / "reading"
     ids = {"?": 0, "<image>": 59} | {f"w{number}": number for number in range(1, 59)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="?", pad_token="?", additional_special_tokens=["<image>"]
     )

@@ -130,7 +130,7 @@ class Awkward(Ordered):
         self.__secret = 2.0
 
     def forward(self, x: Tensor, *, key: str = "a", times: int = 2) -> Tensor:
-        def inner(y: NotThere, *, __hidden: float = 1.0) -> NotThere:  # pyright: ignore[reportUndefinedVariable]
+        def inner(y: NotThere, *, __hidden: float = 1.0) -> NotThere:
             return y.exp() + __hidden
 
         def parts() -> Any:
@@ -162,7 +162,7 @@ class Recursive(nn.Module):
 def awkward() -> Awkward:
     torch.manual_seed(0)
     module = Awkward()
-    module.__secret = 4.0  # type: ignore[assignment]  # not that of the class: this name stands outside it
+    module.__secret = 4.0  # not that of the class: this name stands outside it
     return module
 
 
@@ -380,7 +380,7 @@ def test_a_forward_of_the_instance_is_opened_and_put_back() -> None:
 
     for forward in (MethodType(swapped, nn.Identity()), functools.partial(swapped, None)):
         module = Text()
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
         with seen(module, "sinh") as values:
             module(X)
         torch.testing.assert_close(values, [X.sinh()])
@@ -513,7 +513,7 @@ def test_a_copy_made_meanwhile_is_a_plain_module() -> None:
 def test_a_forward_given_meanwhile_is_kept() -> None:
     module = Text()
     with seen(module, "exp"):
-        module.forward = one  # type: ignore[method-assign, assignment]
+        module.forward = one
     assert module.__dict__["forward"] is one
 
 
@@ -583,7 +583,7 @@ def test_attention_probabilities_are_those_the_model_gives_and_are_replaced_as_b
             out = net(**kwargs)[0]
         # By hand: attention of zero gives zero, whatever else the attention function does.
         owner = sys.modules[type(module).__module__]
-        whole = owner.eager_attention_forward  # type: ignore[attr-defined]
+        whole = owner.eager_attention_forward
 
         def zero(attention: nn.Module, *args: Any, **more: Any) -> Any:
             result, weights = whole(attention, *args, **more)

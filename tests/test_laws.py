@@ -166,7 +166,7 @@ def same(one: Graph, other: Graph) -> None:
     """Equal but for the lines on which they were written."""
     for ours, theirs in zip(one.nodes, other.nodes, strict=True):
         ours, theirs = (
-            each._replace(line=("", 0), op=(each.op.name, each.op.fn, each.op.writes, each.op.views))  # type: ignore[arg-type]
+            each._replace(line=("", 0), op=(each.op.name, each.op.fn, each.op.writes, each.op.views))
             for each in (ours, theirs)
         )
         assert ours == theirs

@@ -61,7 +61,7 @@ def test_columns_cross_as_bytes_and_are_made_anew_when_a_module_is_attached() ->
     assert numbers[0].tolist() == [-1, 0, 0, 0, 3, 3, 3]
     assert np.frombuffer(buffers[1], np.float64).tolist() == [25, 4, 4, 21, 6, 6, 9]
     assert columns(model) is columns(model)
-    model.stack[0].extra = nn.Linear(2, 2)  # pyright: ignore
+    model.stack[0].extra = nn.Linear(2, 2)
     assert len(columns(model).parents) == reply.rows + 1
 
 

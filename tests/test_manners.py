@@ -36,7 +36,7 @@ def model() -> Any:
 def test_in_one_line_and_in_exec(model: Any) -> None:
     scope = {"model": model, "x": X}
     exec("with model.trace(x): out = model.layer1.output.save()", scope)
-    torch.testing.assert_close(scope["out"], model.layer1.module(X))  # type: ignore[arg-type]
+    torch.testing.assert_close(scope["out"], model.layer1.module(X))
 
 
 def test_in_coroutines_that_take_turns(model: Any) -> None:
@@ -266,7 +266,7 @@ def test_ten_thousand_operations_in_a_chain(model: Any) -> None:
     assert again.to_python() == text
     scope = {"model": model, "input": X}
     exec(compile(text, "printed", "exec"), scope)
-    torch.testing.assert_close(scope["v10000"].value, value.value)  # type: ignore[attr-defined]
+    torch.testing.assert_close(scope["v10000"].value, value.value)
     with model.trace(X):
         never = model.layer1.next().output
         for _ in range(10_000):

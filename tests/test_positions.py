@@ -69,7 +69,7 @@ def test_positions_are_each_prompts_own(name: str, positions: tuple[int, ...]) -
     compare(model, logits.value, LIST, zeroed(*positions))
     for found, row in zip(read, LIST, strict=True):
         seen: list[Tensor] = []
-        alone(model, row, lambda output, seen=seen: seen.append(output.clone()))  # type: ignore[misc]
+        alone(model, row, lambda output, seen=seen: seen.append(output.clone()))
         torch.testing.assert_close(found, seen[0][0, [*positions]], rtol=1e-4, atol=2e-5)
 
 

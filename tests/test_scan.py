@@ -137,7 +137,7 @@ class DataDependent(nn.Module):
         self.last: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        self.count += 1  # type: ignore[operator]
+        self.count += 1
         self.last = x
         rows = int(x.sum().item())
         return self.drop(self.norm(x)).repeat(rows, 1)

@@ -616,7 +616,7 @@ def test_a_saved_value_is_taken_for_what_it_is(net: TwoLayers, model: wb.NNsight
         number = model.output.shape[0]
         pair = wb.dict(a=1).save()
         assert not isinstance(pair, dict)
-    assert isinstance(out.value, torch.Tensor)  # type: ignore[attr-defined]
+    assert isinstance(out.value, torch.Tensor)
     assert isinstance(pair, dict)
     assert number == 2
     torch.testing.assert_close(out, net(x))

@@ -384,12 +384,12 @@ def test_tables_hold_what_the_pictures_show(model: Any) -> None:
 def test_a_row_of_a_batch_is_that_row(model: Any) -> None:
     value = torch.randn(3, 5, 128)
     for kind in ("residual", "mlp", "gradient"):
-        view = wb.look(value, kind, batch=2)  # type: ignore[arg-type]
-        alone = wb.look(value[2], kind)  # type: ignore[arg-type]
+        view = wb.look(value, kind, batch=2)
+        alone = wb.look(value[2], kind)
         assert (view.header.batch, view.header.rows) == (2, 3)
         assert view.buffers == alone.buffers
         with pytest.raises(InputError, match="row 3 of a batch of 3"):
-            wb.look(value, kind, batch=3)  # type: ignore[arg-type]
+            wb.look(value, kind, batch=3)
     patterns = torch.softmax(torch.randn(2, 4, 6, 6), -1)
     assert np.allclose(wb.look(patterns, batch=1).numbers(wb.look(patterns, batch=1).header.pattern), patterns[1])  # type: ignore[union-attr]
 

@@ -17,7 +17,7 @@ WORDS = "the cat sat on a mat and saw its dog run".split()
 def words() -> Any:
     """A tokenizer whose tokens are the words above; anything else is unknown."""
     tokenizer = Tokenizer(models.WordLevel({word: id for id, word in enumerate(["?", *WORDS])}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
 
 

@@ -341,8 +341,8 @@ class Attribute(Proxy):
 
 
 _new = object.__new__
-_set_owner = Attribute._owner.__set__  # pyright: ignore[reportAttributeAccessIssue]
-_set_name = Attribute._name.__set__  # pyright: ignore[reportAttributeAccessIssue]
+_set_owner = Attribute._owner.__set__
+_set_name = Attribute._name.__set__
 
 
 def value_of(value: Any) -> Any:

@@ -62,8 +62,8 @@ class Pending:
     __slots__ = ("__weakref__", "_recorder", "_ref", "_value")
 
 
-_set_recorder = Pending._recorder.__set__  # pyright: ignore[reportAttributeAccessIssue]
-_set_ref = Pending._ref.__set__  # pyright: ignore[reportAttributeAccessIssue]
+_set_recorder = Pending._recorder.__set__
+_set_ref = Pending._ref.__set__
 
 
 class Recorder:

@@ -106,7 +106,7 @@ def desk(opened: tuple[Page, list[str]], console: list[str], request: pytest.Fix
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Keeps the outcome where the `page` fixture finds it, and prints the page's console beside a failure."""
-    report: pytest.TestReport = yield  # pyright: ignore
+    report: pytest.TestReport = yield
     if report.when == "call":
         item.stash[Report] = report
         heard = getattr(item, "funcargs", {}).get("console")

@@ -81,7 +81,7 @@ class Parallel:
 
     def join(self, part: Tensor, axis: int, size: int) -> Tensor:
         """The whole, of all processes' parts along an axis that has this size in the whole."""
-        return _Join.apply(part, axis % part.ndim, size, self.group)  # pyright: ignore[reportReturnType]
+        return _Join.apply(part, axis % part.ndim, size, self.group)
 
     def take(self, whole: Tensor, axis: int, size: int) -> Tensor:
         """This process's part."""
@@ -90,7 +90,7 @@ class Parallel:
                 f"this value has {whole.shape[axis]} along axis {axis}, and the {self.size} processes that share this "
                 f"model divide {size} there; give it that shape"
             )
-        return _Take.apply(whole, axis % whole.ndim, self.group)  # pyright: ignore[reportReturnType]
+        return _Take.apply(whole, axis % whole.ndim, self.group)
 
 
 class Divided:

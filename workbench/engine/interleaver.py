@@ -273,7 +273,7 @@ class Interleaver:
         met = {(name, port): self._counted(calls, (path, port, name)) for (name, port), calls in places.items()}
 
         def hook(name: str, port: str, value: Any) -> Any:
-            place = met.get((name, port))  # pyright: ignore[reportArgumentType]
+            place = met.get((name, port))
             new = None if place is None or self.busy else place(value)
             return value if new is None else new
 

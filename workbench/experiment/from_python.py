@@ -206,7 +206,7 @@ class _Lift:
             id = f"{item.own}.{len(self.spans)}"
             self.spans[id] = item.own
             note = "\n".join(self._comments(item.first, item.last))
-            found.append(type(item.known).model_validate(item.known.model_dump() | {"id": id, "note": note}))  # type: ignore[arg-type]
+            found.append(type(item.known).model_validate(item.known.model_dump() | {"id": id, "note": note}))
         end_of_code()
         return found
 

@@ -75,7 +75,7 @@ def _key(card: Intervention, prompt: int) -> Key | None:
     if isinstance(card, Save):
         if not card.name.endswith(f"_{prompt}"):
             return None
-        card = _renamed(card, prompt)  # type: ignore[assignment]
+        card = _renamed(card, prompt)
     return type(card), card.model_copy(update={"id": ""})
 
 

@@ -302,7 +302,7 @@ class Job:
     def _written(self, prompt: int, tokens: Tensor) -> Generation:
         if prompt in self._steps:
             return self._steps[prompt].closed(tokens)
-        width = max(len(self.model.tokens(each)) for each in self.experiment.prompts)  # type: ignore[attr-defined]
+        width = max(len(self.model.tokens(each)) for each in self.experiment.prompts)
         return Generation(tokens[0, width:].tolist())
 
     def _keep(self, name: str, proxy: Any) -> None:

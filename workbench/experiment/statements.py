@@ -122,7 +122,7 @@ class Reader:
         at = self.target(value)
         if at is None or not isinstance(text, str):
             return None
-        card = Log(id="", at=at, show=show, text=text)  # type: ignore[arg-type]
+        card = Log(id="", at=at, show=show, text=text)
         return card.model_copy(update={"text": ""}) if text == label(card) or not text else card
 
     # ---- the functions
@@ -157,7 +157,7 @@ class Reader:
         """`model.h[2]`, `model.h[2].input` or `model.h[2].output` as the first argument."""
         if isinstance(node, ast.Attribute) and node.attr in ("input", "output"):
             path = self.path(node.value)
-            return None if path is None else Target(path=path, port=node.attr)  # type: ignore[arg-type]
+            return None if path is None else Target(path=path, port=node.attr)
         path = self.path(node)
         return None if path is None else Target(path=path)
 
@@ -179,7 +179,7 @@ class Reader:
         path = self.path(node.value)
         if path is None:
             return None
-        at = Target(path=path, port=node.attr, index="".join(parts) or None)  # type: ignore[arg-type]
+        at = Target(path=path, port=node.attr, index="".join(parts) or None)
         return canonical(at)
 
     def path(self, node: ast.expr) -> str | None:
@@ -286,10 +286,10 @@ def _inner(path: str, what: str, part: str) -> Target | None:
     if not isinstance(found, tuple) or len(found) != 3 or found[0] != slice(None) or not _whole_numbers(found[2]):
         return None
     if found[1] == slice(None):
-        return Target(**{"path": path, what: tuple(found[2])})  # type: ignore[arg-type]
+        return Target(**{"path": path, what: tuple(found[2])})
     column = found[1]
     if isinstance(column, list) and all(_whole_numbers(each) and len(each) == 1 for each in column):
-        return Target(**{"path": path, what: tuple(found[2]), "positions": tuple(each[0] for each in column)})  # type: ignore[arg-type]
+        return Target(**{"path": path, what: tuple(found[2]), "positions": tuple(each[0] for each in column)})
     return None
 
 

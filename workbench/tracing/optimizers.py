@@ -32,7 +32,7 @@ class RecordedOptimizers:
         with _lock:
             if not _open:
                 _original = Optimizer.__init__
-                Optimizer.__init__ = _init  # type: ignore[method-assign]
+                Optimizer.__init__ = _init
             _open += 1
             self._entered = True
 
@@ -45,7 +45,7 @@ class RecordedOptimizers:
             self._entered = False
             _open -= 1
             if not _open:
-                Optimizer.__init__ = _original  # type: ignore[method-assign]
+                Optimizer.__init__ = _original
 
 
 def _init(self: Any, params: Any, defaults: dict[str, Any]) -> None:
