@@ -39,6 +39,16 @@ def test_what_is_assigned_holds_here_and_is_kept_when_told_so() -> None:
     assert json.loads(config.path.read_text()) == {"host": "https://other"}
 
 
+def test_what_another_process_keeps_is_seen() -> None:
+    config = Config()
+    for key in ("first", "second", "third"):
+        Config().set_default_api_key(key)
+        found = config.API.APIKEY
+        assert found == key
+    config.path.unlink()
+    assert config.API.APIKEY is None
+
+
 def test_the_surroundings_go_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Config().set_default_api_key("kept")
     monkeypatch.setenv("WORKBENCH_API_KEY", "given")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 import uuid
@@ -266,6 +267,21 @@ def test_a_body_that_says_nothing_of_its_length_is_cut_off(ann: httpx.Client) ->
 
     answer = ann.post("/v1/jobs", content=parts())
     assert (answer.status_code, "more than the 2,000,000 bytes" in answer.json()["error"]) == (413, True)
+
+
+@pytest.mark.usefixtures("next_user")
+def test_a_head_without_an_end_is_cut_off(server: Serving) -> None:
+    at = httpx.URL(server.host)
+    assert at.port is not None
+    with socket.create_connection((at.host, at.port), 30) as line:
+        line.sendall(b"GET /v1/models HTTP/1.1\r\n")
+        for _ in range(64):  # 4 MB
+            try:
+                line.sendall(b"X-More: " + b"x" * (1 << 16) + b"\r\n")
+            except ConnectionError:
+                break
+        else:
+            pytest.fail("it was read to its end")
 
 
 def test_a_model_that_is_not_hosted(ann: httpx.Client) -> None:

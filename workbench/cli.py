@@ -119,7 +119,8 @@ def _serve(asked: argparse.Namespace) -> int:
 
     with _door(asked.host, asked.port) as door, alone(settings.folder):
         app = make_app(settings, _on_ray(asked, settings), end)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        # h11 by name: where httptools is installed it would be taken, and it reads a head of any length
+        config = uvicorn.Config(app, http="h11", log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         running = uvicorn.Server(config)
         port = door.getsockname()[1]
         print(

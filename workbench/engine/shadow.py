@@ -122,22 +122,35 @@ def _own(module: nn.Module) -> Iterator[Tensor]:
 @contextmanager
 def restored(root: nn.Module) -> Iterator[None]:
     """Afterwards every module's attributes and buffers are the objects that they were, and no hook is new."""
-    hooks = {module: {*module._forward_hooks, *module._forward_pre_hooks} for module in root.modules()}
-    kept: list[tuple[nn.Module, dict[str, Any], list[dict[str, Any]]]] = [
-        (module, dict(module.__dict__), [dict(module._parameters), dict(module._buffers), dict(module._modules)])
-        for module in root.modules()
-    ]
+    put_back = noted(root)
     try:
         yield
     finally:
-        for module, before in hooks.items():
+        put_back()
+
+
+def noted(root: nn.Module) -> Callable[[], None]:
+    """Notes every module's attributes, buffers and hooks; what it gives makes them so again, each time it is called."""
+    kept: list[tuple[nn.Module, set[int], dict[str, Any], list[dict[str, Any]]]] = [
+        (
+            module,
+            {*module._forward_hooks, *module._forward_pre_hooks},
+            dict(module.__dict__),
+            [dict(module._parameters), dict(module._buffers), dict(module._modules)],
+        )
+        for module in root.modules()
+    ]
+
+    def put_back() -> None:
+        for module, hooks, attributes, tables in kept:
             for table in (module._forward_hooks, module._forward_pre_hooks):
-                for key in [key for key in table if key >= 0 and key not in before]:  # ours, of other threads, are < 0
+                for key in [key for key in table if key >= 0 and key not in hooks]:  # ours, of other threads, are < 0
                     del table[key]
-        for module, attributes, tables in kept:
             module.__dict__.clear()
             module.__dict__.update(attributes)
             now: list[Any] = [module._parameters, module._buffers, module._modules]
             for table, before in zip(now, tables, strict=True):
                 table.clear()
                 table.update(before)
+
+    return put_back

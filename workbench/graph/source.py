@@ -59,7 +59,10 @@ def location(line: Line) -> Location:
 
 def where(line: Line) -> str:
     """The line as a person names it: `cell line 4`, `train.py line 12`."""
-    file, number = position(line)
+    return _where(*position(line))
+
+
+def _where(file: str, number: int) -> str:
     if not number:  # a graph from elsewhere holds the line's text
         return file
     in_cell = "ipykernel_" in file or file.startswith("<ipython-input")
@@ -70,4 +73,5 @@ def text(line: Line) -> str:
     """`cell line 4: x = model.layer1.output[:, 10]`, without the source when it cannot be read."""
     file, number = position(line)
     source = linecache.getline(file, number).strip() if number else ""
-    return f"{where(line)}: {source}" if source else where(line)
+    place = _where(file, number)
+    return f"{place}: {source}" if source else place

@@ -68,6 +68,7 @@ class Config:
         self.API = Api(self)
         self.show_status = True  # whether a line is printed for each status of a job
         self._own: dict[str, Any] = {}
+        self._read: tuple[Any, dict[str, Any]] = (None, {})  # which file, of when, and what it says
 
     def set_default_api_key(self, key: str) -> None:
         """Keep a key for every later session, in a file that only its owner can read.
@@ -101,12 +102,17 @@ class Config:
         self._own |= values
 
     def _kept(self) -> dict[str, Any]:
+        path = self.path
         try:
-            return json.loads(self.path.read_text())
+            found = path.stat()
+            of = (path, found.st_ino, found.st_mtime_ns, found.st_size)
+            if self._read[0] != of:
+                self._read = of, json.loads(path.read_text())
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise InputError(f"{self.path} is not JSON ({error}); mend it, or delete it") from error
+            raise InputError(f"{path} is not JSON ({error}); mend it, or delete it") from error
+        return self._read[1]
 
     def _write(self, **values: Any) -> None:
         kept = {**self._kept(), **values}

@@ -82,7 +82,7 @@ class Child:
                 "rank": self._rank,
             }
         )
-        said = await self._within(self._hear(), seconds, seconds)
+        said = await self._hear_within(seconds, seconds)
         if said["event"] != "loaded":
             await self.kill()
             raise Lost(str(said.get("why", f"the worker said {said['event']!r} where it should have loaded")))
@@ -112,7 +112,7 @@ class Child:
         now = asyncio.get_running_loop().time
         due = now() + deadline + _GRACE
         while True:
-            said = await self._within(self._hear(), max(0.0, due - now()), deadline)
+            said = await self._hear_within(max(0.0, due - now()), deadline)
             if said["event"] != "log":
                 due = now() + deadline + _GRACE
             if said["event"] == "idle":
@@ -179,9 +179,10 @@ class Child:
         await self._process.wait()
         raise Lost(self._ended())
 
-    async def _within(self, what: Any, seconds: float, allowed: float) -> Any:
+    async def _hear_within(self, seconds: float, allowed: float) -> dict[str, Any]:
         try:
-            return await asyncio.wait_for(what, seconds)
+            async with asyncio.timeout(seconds):
+                return await self._hear()
         except TimeoutError:
             await self.kill()
             raise Late(f"it took longer than {allowed:.0f} seconds, which is the limit here") from None

@@ -124,7 +124,8 @@ class Desk:
                     place = position
                     yield _sse(Event(number=0, at=time.time(), status="QUEUED", position=position))
                 try:
-                    await asyncio.wait_for(watch.wait(), _PING)
+                    async with asyncio.timeout(_PING):
+                        await watch.wait()
                 except TimeoutError:
                     if self.store.get(row.id) is None:
                         return
@@ -198,6 +199,8 @@ class Desk:
         row = self.store.add(id, owner, sorted(keys))
         row.kin = kin(request) if self.settings.together > 1 else None
         self.scheduler.put(row)
+        for _ in range(2):  # the scheduler's turn, then its new task's: a worker that is free begins before the answer
+            await asyncio.sleep(0)
         return row
 
     def _same(self, row: Row, owner: str) -> Row:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, _tensor_str, nn
 
 from workbench.engine.divided import local
-from workbench.engine.shadow import restored
+from workbench.engine.shadow import noted
 
 _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
@@ -36,6 +36,7 @@ class Proof:
         # A module that comes or goes is seen by its parent's children, so the list itself need not be made again.
         self._all = [(index, path, each) for index, root in enumerate(roots) for path, each in root.named_modules()]
         self._parameters = [each for root in roots for each in root.parameters()]
+        self._noted = [noted(root) for root in roots]
         self._state = _state()
         self._random = _random_state()
         self._modules = self._look()
@@ -45,18 +46,17 @@ class Proof:
     @contextmanager
     def job(self) -> Iterator[None]:
         """A job is run inside: its random numbers are its own, and afterwards what is simple is as before."""
-        with ExitStack() as stack:
-            for root in self._roots:
-                stack.enter_context(restored(root))
-            seed = int.from_bytes(os.urandom(6), "little")
-            _seed(seed)
-            random.seed(seed)
-            try:
-                yield
-            finally:
-                self._put_back()
+        seed = int.from_bytes(os.urandom(6), "little")
+        _seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            self._put_back()
 
     def _put_back(self) -> None:
+        for put_back in self._noted:
+            put_back()
         for parameter in self._parameters:
             parameter.grad = None
         for name, value in self._state.items():

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from workbench.errors import InputError
 
+ATTEMPTS = 3
+"""How often a job is begun: a worker that dies under the same job each time is not to blame."""
+
 
 class Files:
     """The server's folder. A result appears under its name only when it is whole."""
@@ -51,8 +54,8 @@ class Files:
     def drop_request(self, job: str) -> None:
         """A job has ended: its request is of no more use."""
         self.request(job).unlink(missing_ok=True)
-        for draft in self._results.glob(f"{job}.*.part"):
-            draft.unlink(missing_ok=True)
+        for attempt in range(1, ATTEMPTS + 1):
+            self.draft(job, attempt).unlink(missing_ok=True)
 
     def drop(self, job: str) -> None:
         """Delete all of a job."""

@@ -12,13 +12,11 @@ from typing import Any
 
 from workbench.remote.protocol import Failure
 from workbench.server.child import Late
-from workbench.server.results import Files
+from workbench.server.results import ATTEMPTS, Files
 from workbench.server.store import Row, Store
 from workbench.server.workers import Lost, Task, Unreachable, Workers
 
 LOG = logging.getLogger("workbench.server")
-ATTEMPTS = 3
-"""How often a job is begun: a worker that dies under the same job each time is not to blame."""
 
 
 class Line:
