@@ -23,6 +23,8 @@ export interface Host {
 
 export class Bench extends Making {
   private treeOf = '';
+  /** What is to be run as soon as the kernel has judged what was typed last. */
+  private wanted: 'run' | 'verify' | null = null;
   /** What was kept in the form of another version, until a kernel has read it. */
   private older: { version: number } | null = null;
 
@@ -102,6 +104,7 @@ export class Bench extends Making {
   protected edit(experiment: Experiment, kind = ''): void {
     if (experiment !== this.state.experiment) {
       this.older = null;
+      this.wanted = null;
     }
     super.edit(experiment, kind);
   }
@@ -182,7 +185,11 @@ export class Bench extends Making {
       const { code, faults, lines, words } = reply;
       const { trouble, result } = this.state;
       // What a run said stays until the next change, also when the run was quicker than this answer.
-      this.set({ code, faults, lines, words, wrap: '', trouble: trouble && trouble === result?.fault ? trouble : null });
+      const still = trouble && trouble === result?.fault ? trouble : null;
+      this.set({ code, faults, lines, words, wrap: '', judged: experiment, trouble: still });
+      if (this.wanted) {
+        this.start(this.wanted);
+      }
     });
   }
 
@@ -270,7 +277,16 @@ export class Bench extends Making {
 
   /** Why Run cannot be pressed, or null. */
   get blocked(): string | null {
-    const { phase, experiment, faults, models } = this.state;
+    return this.missing ?? this.faulty;
+  }
+
+  /** Whether what is known of the cards' faults is of an earlier experiment, so that Run can wait for the kernel's word. */
+  get unjudged(): boolean {
+    return this.missing === null && this.state.judged !== this.state.experiment;
+  }
+
+  private get missing(): string | null {
+    const { phase, experiment, models, remote, server } = this.state;
     if (phase !== 'ready') {
       return 'there is no model yet';
     }
@@ -284,16 +300,16 @@ export class Bench extends Making {
     if (!experiment.prompts.some(Boolean)) {
       return 'type a prompt first';
     }
-    const errors = faults.filter(fault => fault.level !== 'warning');
+    return !remote || server?.hosts ? null : server ? 'the server cannot run it' : 'asking the server …';
+  }
+
+  private get faulty(): string | null {
+    const errors = this.state.faults.filter(fault => fault.level !== 'warning');
     const at = new Set(errors.filter(fault => fault.card !== null).map(fault => fault.card)).size;
     if (at) {
       return at === 1 ? '1 card has a fault' : `${at} cards have faults`;
     }
-    if (errors.length) {
-      return errors[0].message;
-    }
-    const { remote, server } = this.state;
-    return !remote || server?.hosts ? null : server ? 'the server cannot run it' : 'asking the server …';
+    return errors.length ? errors[0].message : null;
   }
 
   /** Runs go to the server that the kernel's `wb.CONFIG` names, or are made here. */
@@ -312,21 +328,28 @@ export class Bench extends Making {
   }
 
   async run(): Promise<void> {
-    this.start('run', 'running …');
+    this.start('run');
   }
 
   /** Run the code as text, in a namespace of its own, and compare. */
   async verify(): Promise<void> {
     this.set({ verified: null });
-    this.start('verify', 'verifying …');
+    this.start('verify');
   }
 
-  private start(method: 'run' | 'verify', headline: string): void {
+  /** What was typed a moment ago is judged first: an older fault keeps nothing from running, nor does it hide a new one. */
+  private start(method: 'run' | 'verify'): void {
+    this.wanted = null;
+    if (!this.running && this.blocked !== null && this.unjudged) {
+      this.wanted = method;
+      this.settle();
+    }
     if (this.running || this.blocked !== null) {
       return;
     }
     this.set({ progress: null, trouble: null, notice: null, ...(method === 'run' ? { logs: [] } : {}) });
     const { experiment, remote } = this.state;
+    const headline = method === 'run' ? 'running …' : 'verifying …';
     const began = ({ reply }: { reply: StartedReply }) => this.began(reply.run, method, headline);
     void (method === 'run' ? this.ask('run', { experiment, remote }, began) : this.ask('verify', { experiment }, began));
   }

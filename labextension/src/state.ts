@@ -47,6 +47,8 @@ interface Told {
   lines: Record<string, string>;
   words: Record<string, string>;
   faults: Fault[];
+  /** The experiment that `faults` and `code` are of: while it is an older one, the kernel has not judged this one yet. */
+  judged: Experiment | null;
   run: Pick<RunSummary, 'run' | 'state' | 'headline' | 'purpose'> | null;
   runs: RunSummary[];
   tensors: Tensor[];
@@ -92,6 +94,7 @@ export const TOLD: Told = {
   lines: {},
   words: {},
   faults: [],
+  judged: null,
   run: null,
   runs: [],
   tensors: [],

@@ -10,6 +10,7 @@ const LOOK = 5000; // ms between two looks at the server
 export function RunBar({ bench, state }: { bench: Bench; state: State }) {
   const { blocked, running } = bench;
   const { run, trouble } = state;
+  const held = running || blocked !== null;
   const ready = state.phase === 'ready';
   const failed = run?.state === 'failed';
   const onCard = trouble?.card && state.experiment.interventions.some(card => card.id === trouble.card);
@@ -19,7 +20,8 @@ export function RunBar({ bench, state }: { bench: Bench; state: State }) {
       <div className="wb-line">
         <button
           className="wb-primary"
-          disabled={running || blocked !== null}
+          disabled={running || (blocked !== null && !bench.unjudged)}
+          aria-disabled={held}
           title={blocked ?? 'Run the experiment (Ctrl+Enter)'}
           onClick={() => void bench.run()}
         >
