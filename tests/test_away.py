@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 
 import workbench as wb
 from tests.serving import GPT2, Serving, serving
-from workbench.experiment.kinds import Ablate, Code, Experiment, Log, Save, Target
+from workbench.errors import NeverReachedWarning
+from workbench.experiment.kinds import Ablate, Code, Experiment, Log, Patch, Save, Scale, Target
+from workbench.experiment.run import run
 from workbench.jupyter.bench import Bench
 from workbench.jupyter.messages import (
     CodeParams,
@@ -91,6 +94,8 @@ def test_the_same_numbers_there_and_here(bench: Bench, heard: list[Event]) -> No
             assert one.probability == pytest.approx(other.probability, abs=1e-4)
     assert [(each.name, each.shape) for each in there.saved] == [("hidden", (1, 8, 128))]
     assert [line.text.rpartition(" ")[0] for line in there.logs] == [line.text.rpartition(" ")[0] for line in here.logs]
+    assert there.receipts == here.receipts
+    assert [each.text.partition(",")[0] for each in there.receipts] == ["fired 1×"] * 3
     entries = bench.views(RunParams(run=there.run)).entries  # no view that would run it once more, here
     assert [(entry.name, entry.kind) for entry in entries] == [("hidden", entries[0].kind)]
     shown, buffers = bench.view(ViewParams(run=there.run, name="hidden", kind="array"))
@@ -105,7 +110,40 @@ def test_the_same_numbers_there_and_here(bench: Bench, heard: list[Event]) -> No
 def test_a_generation_there(bench: Bench) -> None:
     there = ended(bench, bench.run(StartParams(experiment=experiment(generate=2), remote=True)).run)
     here = ended(bench, bench.run(StartParams(experiment=experiment(generate=2))).run)
+    assert there.receipts == here.receipts
     assert [each.token for each in there.prompts[0].generated] == [each.token for each in here.prompts[0].generated]
+
+
+def test_cards_say_there_what_they_did(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOST", server.host)
+    here, away = wb.LanguageModel(GPT2, dispatch=True), wb.LanguageModel(GPT2)
+    first, second = Target(path="transformer.h.1"), Target(path="transformer.h.2.mlp")
+    cards = (
+        Scale(id="nothing", at=first, factor=1),
+        Ablate(id="heads", at=Target(path="transformer.h.1.attn", heads=(1,))),
+        Ablate(id="neurons", at=second.model_copy(update={"neurons": (1, 5), "positions": (0,)})),
+        Patch(id="patch", at=first.model_copy(update={"positions": (4,)}), source="The Colosseum is in the city of"),
+        Save(id="save", at=second, name="hidden"),
+    )
+    step = (
+        Ablate(id="some", at=Target(path="transformer.h.0.mlp", steps="1:3")),
+        Ablate(id="late", at=Target(path="transformer.h.0", steps="9")),
+    )
+    several = Experiment(model="model", prompts=(PROMPT, "Rome is"), interventions=cards[:3])
+    for e in (
+        Experiment(model="model", prompts=(PROMPT,), interventions=cards),
+        several,
+        Experiment(model="model", prompts=(PROMPT,), interventions=(*cards, *step), generate=4),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NeverReachedWarning)
+            there = run(e, away, receipts=True, remote=True).tallies
+            assert there == run(e, here, receipts=True).tallies
+        did = {tally.card: tally for tally in there}
+        assert (did["nothing"].fired > 0, did["nothing"].changed) == (True, 0)
+        assert did["neurons"].changed == 2 * len(e.prompts)
+    assert (did["some"].fired, did["some"].changed, did["some"].squares_after) == (2, 2 * 128, 0)
+    assert (did["late"].fired, did["late"].why) == (0, "generation ended after 4 steps")
 
 
 def test_a_fault_there_is_its_cards(bench: Bench) -> None:

@@ -217,6 +217,17 @@ def test_what_was_not_reached_says_why(away: Any) -> None:
         _ = late.value
 
 
+def test_what_did_nothing_is_told_at_the_users_line(away: Any) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with away.generate(PROMPT, max_new_tokens=2, remote=True) as tracer:
+            with tracer.iter[5:7]:
+                away.transformer.h[3].output[:] = 0
+    assert [(each.category, each.filename) for each in told] == [(errors.NeverReachedWarning, __file__)]
+    assert "transformer.h.3.output was never reached, so this did nothing" in str(told[0].message)
+    assert "generation ended after 2 steps" in str(told[0].message)
+
+
 def test_what_cannot_travel_is_refused_on_its_line(away: Any) -> None:
     reached = []
     with pytest.raises(errors.WireError, match=r"<lambda> is not torch's, and cannot travel") as caught:

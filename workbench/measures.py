@@ -1,4 +1,4 @@
-"""What a run is about, as one number: how the next token's probabilities stand to the answers that are looked for."""
+"""What a run is measured by: one number on its next token, and what each intervention did to the values it works on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from workbench.engine.values import first_tensor
 from workbench.errors import InputError
 from workbench.graph.operations import Operation, register
 from workbench.recorder import require
@@ -112,5 +113,63 @@ def _measured(output: Any, clean: Any, metric: str, ids: list[int]) -> float:
     return measured(logits, None if clean is None else next_logits(clean), metric, ids)
 
 
+# ---- what an intervention did
+
+
+def held(value: Tensor, index: Any) -> tuple[Tensor, Tensor] | None:
+    """What `change` compares with: a value's sum of squares, and its part `value[index]` as it is now.
+
+    None where there is no such part; the statement that goes on to write there says so in the user's own line.
+    """
+    try:
+        return _squares(value), value[index].clone()
+    except (IndexError, TypeError, ValueError, RuntimeError):
+        return None
+
+
+def change(before: tuple[Tensor, Tensor] | None, value: Tensor, index: Any) -> Tensor:
+    """How many numbers of a part are others than they were, how many the value has, its squares' sum before and after.
+
+    Returns:
+        `(4,)` in float64. A NaN that was one before is no change.
+
+    Example:
+        >>> import torch
+        >>> value = torch.tensor([3.0, 4.0])
+        >>> before = held(value, 0)
+        >>> value[0] = 0
+        >>> change(before, value, 0).tolist()
+        [1.0, 2.0, 25.0, 16.0]
+    """
+    if before is None:
+        return torch.zeros(4, dtype=torch.float64)
+    squares, old = before
+    new, changed = value[index], torch.zeros((), device=value.device)
+    if old.shape == new.shape:
+        same = old == new
+        if old.is_floating_point():
+            same |= old.isnan() & new.isnan()
+        changed = (~same).sum()
+    return torch.stack((changed.double(), _count(value), squares, _squares(value)))
+
+
+def seen(value: Any) -> Tensor:
+    """As `change`, of a value that is only read."""
+    tensor = first_tensor(value)
+    none = torch.zeros((), dtype=torch.float64)
+    return torch.stack((none, none if tensor is None else _count(tensor).cpu(), none, none))
+
+
+def _squares(value: Tensor) -> Tensor:
+    return value.detach().to(torch.complex128 if value.is_complex() else torch.float64).abs().square().sum()
+
+
+def _count(value: Tensor) -> Tensor:
+    return torch.full((), value.numel(), dtype=torch.float64, device=value.device)
+
+
+HELD = register(Operation("held", held))
+CHANGE = register(Operation("change", change))
+SEEN = register(Operation("seen", seen))
 MEASURE = register(Operation("measure", _measured))
 NEXT_LOGITS = register(Operation("next_logits", next_logits))

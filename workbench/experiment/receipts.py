@@ -8,22 +8,24 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from workbench.engine.values import first_tensor
+from workbench.errors import NotSetError
 from workbench.experiment.kinds import Placed
 from workbench.experiment.table import kind_of
-from workbench.graph.operations import Operation
+from workbench.functions import list as traced_list
 from workbench.interventions import Where, located
+from workbench.measures import CHANGE, HELD, SEEN
 from workbench.models.base import NNsight
+from workbench.proxy import Proxy
 from workbench.recorder import Recorder, require
 
-BEFORE, AFTER, END = "__before__", "__after__", "__end__"
-"""Names, in the executed text, of what is called around a card's statement and at the end of each prompt's block."""
+BEGIN, BEFORE, AFTER, END = "__begin__", "__before__", "__after__", "__end__"
+"""Names, in the executed text, of what is called at the beginning and end of each prompt's block and around a card's
+statement."""
 
 
 @dataclass
@@ -38,64 +40,67 @@ class Tally:
     squares_before: float = 0.0
     squares_after: float = 0.0
     why: str | None = None
-    waiting: list[Any] = field(default_factory=list)
 
-    def compare(self, before: tuple[float, int, Tensor], norm: float, after: Tensor) -> None:
-        """Take in what came of one time that the card acted."""
-        squares, total, old = before
+    def add(self, numbers: Tensor) -> None:
+        """Take in one time that the card acted."""
+        changed, total, before, after = numbers.tolist()
         self.fired += 1
-        self.total += total
-        self.squares_before += squares
-        self.squares_after += norm
-        if old.shape == after.shape:
-            same = old == after
-            if old.is_floating_point():
-                same |= old.isnan() & after.isnan()
-            self.changed += int((~same).sum())
-
-    def close(self) -> None:
-        """After the run: why it never acted, if so."""
-        if not self.fired and self.waiting:
-            first = self.waiting[0]
-            reason = first._recorder.reason(first._node_id())
-            self.why = reason.rpartition(" was never reached: ")[2]
-        self.waiting.clear()
+        self.changed += int(changed)
+        self.total += int(total)
+        self.squares_before += before
+        self.squares_after += after
 
 
 class Receipts:
-    """The tallies of one run, and what the executed text calls to keep them."""
+    """What the executed text calls so that the run says what each card did, here or on a server."""
 
     def __init__(self, cards: Mapping[str, Placed], model: NNsight) -> None:
         self._cards = cards
         self._model = model
-        self.tallies = {id: Tally(id, kind_of(card).changes) for id, card in cards.items()}
         self._before: dict[str, Any] = {}
+        self._lists: dict[str, Any] = {}
+        self._came: dict[str, list[tuple[Any, Any]]] = {id: [] for id in cards}
+
+    def begin(self) -> None:
+        """In a generation a card may act in several steps: what it does in each is kept in a list."""
+        recorder = require("a receipt")
+        self._lists = {}
+        if recorder.blocks[recorder.block].kind == "generate":
+            with unchecked(recorder):
+                self._lists = {id: traced_list().save() for id in self._cards}
 
     def before(self, id: str) -> None:
         """Copy what a card is about to change."""
-        if self.tallies[id].changes:
+        if kind_of(self._cards[id]).changes:
             recorder = require("a receipt")
             with unchecked(recorder):
-                value, index = self._site(id)
-                self._before[id] = recorder.add(_COPY, (value, index))
+                self._before[id] = recorder.add(HELD, self._site(id))
 
     def after(self, id: str) -> None:
         """See what a card did."""
-        tally, recorder = self.tallies[id], require("a receipt")
+        recorder = require("a receipt")
         with unchecked(recorder):
-            if tally.changes:
-                value, index = self._site(id)
-                node = recorder.add(_COMPARE, (tally, self._before.pop(id), value, index))
+            if id in self._before:
+                did = recorder.add(CHANGE, (self._before.pop(id), *self._site(id)))
             else:
                 at = self._cards[id].at
-                node = recorder.add(_COUNT, (tally, getattr(self._model.find(at.path), at.port)))
-            tally.waiting.append(node.save())
+                did = recorder.add(SEEN, (getattr(self._model.find(at.path), at.port),))
+            if id in self._lists:
+                self._lists[id].append(did)
+            self._came[id].append((did.save(), self._lists.get(id)))
 
     def close(self) -> list[Tally]:
         """The tallies, after the run."""
-        for tally in self.tallies.values():
-            tally.close()
-        return list(self.tallies.values())
+        return [self._closed(id) for id in self._cards]
+
+    def _closed(self, id: str) -> Tally:
+        tally = Tally(id, kind_of(self._cards[id]).changes)
+        for did, several in self._came[id]:
+            for numbers in _values(did if several is None else several):
+                tally.add(numbers)
+        if not tally.fired and self._came[id]:
+            tally.why = _reason(self._came[id][0][0])
+        return tally
 
     def _site(self, id: str) -> tuple[Any, Any]:
         at = self._cards[id].at
@@ -108,6 +113,20 @@ class Receipts:
         return found.value, found.index
 
 
+def _values(proxy: Proxy) -> list[Tensor]:
+    """What a card did, each time; nothing where it was never reached."""
+    try:
+        value = proxy.value
+    except NotSetError:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _reason(proxy: Proxy) -> str:
+    """Why there is no value."""
+    return proxy._recorder.reason(proxy._node_id()).rpartition(" was never reached: ")[2]
+
+
 @contextmanager
 def unchecked(recorder: Recorder) -> Iterator[None]:
     """What is recorded meanwhile is ours: it is not run on fake values where a trace is validated."""
@@ -118,43 +137,11 @@ def unchecked(recorder: Recorder) -> Iterator[None]:
         recorder.check = check
 
 
-Before = tuple[float, int, Tensor]
-
-
-def _copy(value: Tensor, index: Any) -> Before | None:
-    try:
-        return _squares(value), value.numel(), value[index].clone()
-    except Exception:  # a wrong index, say: it is the card's own statement, which comes next, that is to say so
-        return None
-
-
-def _compare(tally: Tally, before: Before | None, value: Tensor, index: Any) -> int:
-    if before is not None:
-        tally.compare(before, _squares(value), value[index])
-    return tally.fired
-
-
-def _count(tally: Tally, value: Any) -> int:
-    tally.fired += 1
-    tensor = first_tensor(value)
-    tally.total += 0 if tensor is None else tensor.numel()
-    return tally.fired
-
-
-def _squares(value: Tensor) -> float:
-    return float(value.detach().to(torch.complex128 if value.is_complex() else torch.float64).abs().square().sum())
-
-
-_COPY = Operation("receipt_copy", _copy)
-_COMPARE = Operation("receipt", _compare)
-_COUNT = Operation("fired", _count)
-
-
 # ---- the text
 
 
 def instrumented(tree: ast.Module, cards: Mapping[int, str], opens: Callable[[ast.With], bool]) -> ast.Module:
-    """A module with calls around the statements that begin on a card's line, and at the end of each prompt's block.
+    """A module with calls around the statements that begin on a card's line, and at both ends of each prompt's block.
 
     Args:
         tree: it is changed.
@@ -173,7 +160,7 @@ class _Around(ast.NodeTransformer):
     def visit_With(self, node: ast.With) -> Any:
         self.generic_visit(node)
         if _is_invoke(node) or (self.opens(node) and not any(_is_invoke(each) for each in ast.walk(node))):
-            node.body.append(_call(END, [], node.body[-1]))
+            node.body = [_call(BEGIN, [], node.body[0]), *node.body, _call(END, [], node.body[-1])]
         return node
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -202,7 +189,9 @@ def _lists(statement: ast.stmt) -> bool:
 
 def _is_ours(statement: ast.stmt) -> bool:
     call = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in (BEFORE, AFTER, END)
+    return (
+        isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in (BEGIN, BEFORE, AFTER, END)
+    )
 
 
 def _call(name: str, given: list[str], at: ast.stmt) -> ast.stmt:

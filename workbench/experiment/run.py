@@ -20,7 +20,7 @@ from workbench.errors import NotSetError
 from workbench.experiment.code_text import assigned, fault_of
 from workbench.experiment.kinds import Code, Experiment, Placed, Save
 from workbench.experiment.namespace import namespace
-from workbench.experiment.receipts import AFTER, BEFORE, END, Receipts, Tally, instrumented, unchecked
+from workbench.experiment.receipts import AFTER, BEFORE, BEGIN, END, Receipts, Tally, instrumented, unchecked
 from workbench.experiment.to_python import MEASURED, Written, write
 from workbench.experiment.uses import Use, used, whole
 from workbench.graph.operations import Operation
@@ -112,7 +112,7 @@ def run(
         tidy: is given what is to be called in the end, should the run be ended from outside at any moment.
         watch: called once inside the trace for each prompt, with its number, after the last card: what it saves is
             as the interventions left it.
-        remote: on the server that CONFIG names; then there are no receipts.
+        remote: on the server that CONFIG names; then it is not seen which modules are called.
 
     Raises:
         whatever the code raises, with the generated line in `.line`.
@@ -151,7 +151,7 @@ class Job:
 
     Args:
         cards: line → id of the card whose statement begins there.
-        remote: it runs on a server: only what can travel is recorded beside it, so there are no receipts.
+        remote: it runs on a server: only what can travel is recorded beside it.
         as for `run`, the others.
     """
 
@@ -181,7 +181,7 @@ class Job:
         self._watch = watch
         self._remote = remote
         self._read = 0
-        self._receipts = Receipts(placed, model) if receipts and not remote else None
+        self._receipts = Receipts(placed, model) if receipts else None
         self._logits: dict[int, Proxy] = {}
         self._tokens: dict[int, Proxy] = {}
         self._steps: dict[int, _Steps] = {}
@@ -190,9 +190,9 @@ class Job:
         self, tree: ast.Module, namespace: dict[str, Any], given: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
         """Run a module in a namespace, in which the names that it assigns are then; those that are `given` go again."""
-        own = {END: self._end, **given}
+        own = {BEGIN: lambda: None, END: self._end, **given}
         if self._receipts is not None:
-            own |= {BEFORE: self._receipts.before, AFTER: self._receipts.after}
+            own |= {BEGIN: self._receipts.begin, BEFORE: self._receipts.before, AFTER: self._receipts.after}
         tree = instrumented(tree, self.cards if self._receipts is not None else {}, self._opens)
         namespace.update(own)
         token = SHOW_LOG.set(self._show)
@@ -254,7 +254,7 @@ class Job:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Which modules are called, by this thread."""
-        if self._receipts is None:
+        if self._receipts is None or self._remote:
             yield
             return
         modules = dict(self.model._live())

@@ -73,7 +73,7 @@ class Outcome:
     values: dict[int, Any] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
-    idle: list[tuple[str, str]] = field(default_factory=list)
+    idle: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 # ---- requests
@@ -270,7 +270,7 @@ def unpack_outcome(data: bytes | bytearray) -> Outcome:
         {int(id): reader.read(value) for id, value in head["values"].items()},
         {int(id): reason for id, reason in head["reasons"].items()},
         {int(id): name for id, name in head["names"].items()},
-        [(site, why) for site, why in head["idle"]],
+        [(site, what, why) for site, what, why in head["idle"]],
     )
 
 

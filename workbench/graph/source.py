@@ -1,4 +1,4 @@
-"""The user's own line: found when a node is recorded, read only when a message needs it."""
+"""The user's own line: found when a node is recorded, read only when a message needs it; warnings stand at it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import contextlib
 import linecache
 import os
 import sys
+import warnings
 from types import CodeType, FrameType
 
 import torch
 
-from workbench.errors import Location
+from workbench.errors import Location, NeverReachedWarning
 
 Line = tuple[str | CodeType, int]
 """File name and line number; or, as it is noted, the code and the place in it, from which they are worked out."""
@@ -39,6 +40,19 @@ def caller(depth: int = 1) -> Line:
 
 
 _getframe = sys._getframe
+
+
+def warn(words: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn at the line that the user wrote, from whatever depth."""
+    level, frame = 1, _getframe(0)
+    while frame.f_back is not None and (_known.get(file := frame.f_code.co_filename) or _ours(file)):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(words, kind, stacklevel=level)
+
+
+def warn_unreached(site: object, what: str, why: str) -> None:
+    """Say that something was written for a site that the run did not come to."""
+    warn(f"{site} was never reached, so this did nothing: {what}: {why}", NeverReachedWarning)
 
 
 def position(line: Line) -> tuple[str, int]:

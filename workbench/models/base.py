@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -22,6 +21,7 @@ from workbench.engine.values import map_tensors, signature, tensors
 from workbench.envoy import Envoy, ModulePaths
 from workbench.errors import InputError, TrainModeWarning
 from workbench.graph.modes import state
+from workbench.graph.source import warn
 from workbench.models.parallel import parallel_of, undivided
 from workbench.models.suitable import dropouts, refuse
 from workbench.recorder import CURRENT, not_recording
@@ -121,11 +121,10 @@ class NNsight(Envoy):
                 kept = self.__dict__["_dropouts"] = module, dropouts(module)
             path = next((path for path, each in kept[1] if each.training and each.p), None)
             if path is not None:
-                warnings.warn(
+                warn(
                     f"the model is in train mode, so {path} drops values at random and each run differs; call "
                     f"{type(module).__name__}.eval() on it first, unless that is meant",
                     TrainModeWarning,
-                    stacklevel=3,
                 )
 
     def scan(self, *inputs: Any, remote: Where = False, **kwargs: Any) -> ScanContext:

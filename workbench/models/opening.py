@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from workbench.errors import InputError, MissingWeightsWarning
+from workbench.graph.source import warn
 from workbench.models import demo as demos
 
 DEMO = "workbench/demo-"
@@ -163,12 +163,11 @@ class Opening:
         missing = sorted(info["missing_keys"])
         if missing:
             some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-            warnings.warn(
+            warn(
                 f"{self.name!r} has no weights for {some}: a {type(found).__name__} needs them, and they were made at "
                 "random, so what is computed from them means nothing. Choose the class whose weights are there, as "
                 'automodel="AutoModel"',
                 MissingWeightsWarning,
-                stacklevel=2,
             )
         return found.eval()
 

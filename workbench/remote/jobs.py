@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from workbench.errors import NeverReachedWarning, RemoteError
+from workbench.errors import RemoteError
 from workbench.graph.package import Outcome, unpack_outcome
+from workbench.graph.source import warn_unreached
 from workbench.recorder import Recorder
 from workbench.remote import protocol
 from workbench.remote.connection import Connection, connection
@@ -165,8 +165,8 @@ class Job:
     def _finish(self, data: bytearray) -> Values:
         outcome = unpack_outcome(data)
         self._end(outcome.values, None, outcome.reasons)
-        for words in outcome.idle:
-            warnings.warn(": ".join(words) if not isinstance(words, str) else words, NeverReachedWarning, stacklevel=6)
+        for site, what, why in outcome.idle:
+            warn_unreached(site, what, why)
         return Values(outcome)
 
     def _end(self, values: dict[int, Any], why: str | None, reasons: Mapping[int, str] | None = None) -> None:

@@ -46,7 +46,7 @@ def outcome_of(request: Request, run: Execution) -> Outcome:
     """What a run gave, with a reason for each kept node that has no value."""
     saved = run.saved
     reasons = {id: run.reason(id) for id in request.graph.saved if id not in saved}
-    idle = [(str(site), f"{text(node.line)}: {why}") for site, node, why in run.idle()]
+    idle = [(str(site), text(node.line), why) for site, node, why in run.idle()]
     return Outcome(dict(saved), reasons, dict(request.names), idle)
 
 

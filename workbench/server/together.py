@@ -213,7 +213,7 @@ def _outcomes(merged: Merged, run: Watched) -> list[Outcome]:
         else:
             found[number].reasons[own] = run.reason(id)
     for site, node, why in run.idle():
-        found[merged.owner(node.id)].idle.append((str(site), f"{text(node.line)}: {why}"))
+        found[merged.owner(node.id)].idle.append((str(site), text(node.line), why))
     return found
 
 

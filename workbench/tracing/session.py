@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 from workbench.engine.execution import Execution
 from workbench.engine.plan import plan
 from workbench.envoy import Envoy
-from workbench.errors import NeverReachedWarning, NotTracingError
+from workbench.errors import NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
-from workbench.graph.source import text
+from workbench.graph.source import text, warn_unreached
 from workbench.proxy import Proxy
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.creation import Creation
@@ -200,8 +199,4 @@ def finish(recorder: Recorder, run: Callable[[], Execution]) -> None:
     recorder.finish(execution.saved, execution.reason)
     execution.release()
     for site, node, why in execution.idle():
-        warnings.warn(
-            f"{site} was never reached, so this did nothing: {text(node.line)}: {why}",
-            NeverReachedWarning,
-            stacklevel=5,
-        )
+        warn_unreached(site, text(node.line), why)

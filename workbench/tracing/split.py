@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from workbench.engine.values import Untold, map_placed, map_tensors, placed, ten
 from workbench.errors import InputError
 from workbench.graph import operations as ops
 from workbench.graph.node import Node, Ref, call_text
-from workbench.graph.source import text
+from workbench.graph.source import text, warn
 from workbench.recorder import Recorder
 from workbench.tracing.progress import Bar
 from workbench.tracing.shapes import Shapes
@@ -57,10 +56,8 @@ def run_split(
                 if size == 1 or not _out_of_memory(error):
                     raise
                 size = max(1, (stop - start) // 2)
-                warnings.warn(
-                    f"memory ran out with {stop - start} prompts at once; going on with {size}: give batch_size={size}",
-                    UserWarning,
-                    stacklevel=6,
+                warn(
+                    f"memory ran out with {stop - start} prompts at once; going on with {size}: give batch_size={size}"
                 )
                 continue
             kept.append(last.saved)

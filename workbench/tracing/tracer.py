@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
@@ -22,7 +21,7 @@ from workbench.errors import InputError, NotTracingError
 from workbench.graph import operations as ops
 from workbench.graph.graph import Graph
 from workbench.graph.modes import state
-from workbench.graph.source import UNKNOWN, Line, caller, text
+from workbench.graph.source import UNKNOWN, Line, caller, text, warn
 from workbench.proxy import Proxy, settled
 from workbench.recorder import CURRENT, Recorder
 from workbench.tracing.cache import KEEP, Cache
@@ -358,7 +357,7 @@ class Tracer(Scope):
             raise InputError("shapes are known only inside an invoke: give this trace an input")
         scan = self.invokers[min(invoke, len(self.invokers) - 1)]._scan(inside, step)
         if self._validate and not scan.known:
-            warnings.warn(f"nothing can be validated: shapes are {scan.how}", UserWarning, stacklevel=4)
+            warn(f"nothing can be validated: shapes are {scan.how}")
             self._validate = False
         return scan
 
