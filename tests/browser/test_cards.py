@@ -230,10 +230,12 @@ def test_a_card_is_checked_before_anything_runs(desk: Page) -> None:
     expect(panel(page)).to_contain_text("1 card has a fault", timeout=SOON)
 
     # Run does not wait for a fault that was mended a moment ago, and is not let in by one that was made then.
+    status = panel(page).get_by_role("status")
+    before = status.inner_text()
     own.get_by_label("Python", exact=True).press("Control+Enter")
     write(own, "Python", "x = 2")
     own.get_by_label("Python", exact=True).press("Control+Enter")
-    status = panel(page).get_by_role("status")
+    expect(status).not_to_have_text(before, timeout=SOON)
     expect(status).to_contain_text(re.compile(r"run \d+ · .* s · "), timeout=SOON)
     before = status.inner_text()
     write(own, "Python", "x = (")

@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser import lab as do
-from tests.browser.desk import EIFFEL, SOON, act, code, panel, results, row, run, shot
+from tests.browser.desk import EIFFEL, SOON, act, card, code, panel, results, row, run, shot
 from tests.browser.server import Lab
 from tests.serving import GPT2, serving
 
@@ -34,6 +34,8 @@ def test_the_panels_run_on_a_server(page: Page, lab: Lab, tmp_path: Path) -> Non
         headline = run(page).inner_text()
         assert "Paris" in headline
         assert "1 value saved" in headline
+        told = "fired 1×, changed 1,024 of 1,024 values"
+        expect(card(page, "Ablate transformer.h.2.mlp")).to_contain_text(told)
         # What came back is looked at without the weights, which stay where they are.
         h3 = results(page).get_by_role("group", name="h3", exact=True)
         expect(h3).to_contain_text("norms only", timeout=SOON)
