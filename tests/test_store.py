@@ -89,6 +89,10 @@ def test_a_result_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert not files.request(A).exists()
     files.drop(A)
     assert not files.result(A).exists()
+    for attempt in (1, 2):
+        files.draft(B, attempt).write_bytes(b"half")
+    files.drop_request(B, 2)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_servers_folder_is_its_owners_alone(tmp_path: Path) -> None:

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from workbench.errors import InputError
 
-ATTEMPTS = 3
-"""How often a job is begun: a worker that dies under the same job each time is not to blame."""
-
 
 class Files:
     """The server's folder. A result appears under its name only when it is whole."""
@@ -51,15 +48,14 @@ class Files:
         os.replace(draft, self.result(job))
         return size, checksum
 
-    def drop_request(self, job: str) -> None:
-        """A job has ended: its request is of no more use."""
+    def drop_request(self, job: str, attempts: int) -> None:
+        """A job has ended: its request, and what its attempts left half-written, are of no more use."""
         self.request(job).unlink(missing_ok=True)
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, attempts + 1):
             self.draft(job, attempt).unlink(missing_ok=True)
 
     def drop(self, job: str) -> None:
-        """Delete all of a job."""
-        self.drop_request(job)
+        """Delete the result of a job that has ended."""
         self.result(job).unlink(missing_ok=True)
 
     def sweep(self, known: set[str]) -> None:

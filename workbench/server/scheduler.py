@@ -12,11 +12,13 @@ from typing import Any
 
 from workbench.remote.protocol import Failure
 from workbench.server.child import Late
-from workbench.server.results import ATTEMPTS, Files
+from workbench.server.results import Files
 from workbench.server.store import Row, Store
 from workbench.server.workers import Lost, Task, Unreachable, Workers
 
 LOG = logging.getLogger("workbench.server")
+ATTEMPTS = 3
+"""How often a job is begun: a worker that dies under the same job each time is not to blame."""
 
 
 class Line:
@@ -281,7 +283,7 @@ class Scheduler:
         if self._store.complete(row.id, size, checksum, time.time() + self._keep):
             self._tell(row.id)
         self._alone.discard(row.id)
-        self._files.drop_request(row.id)
+        self._files.drop_request(row.id, row.attempts)
 
     def _lost(self, row: Row, why: str) -> None:
         """Its worker is gone: once more, alone, unless that happened too often."""
@@ -301,7 +303,7 @@ class Scheduler:
         if self._store.fail(row.id, failure, time.time() + self._keep):
             self._tell(row.id)
         self._alone.discard(row.id)
-        self._files.drop_request(row.id)
+        self._files.drop_request(row.id, row.attempts)
 
 
 def _failure(said: dict[str, Any]) -> Failure:
