@@ -276,6 +276,9 @@ def test_sliders_run_an_experiment_again() -> None:
         p, id = expected.softmax(-1).max(-1)
         assert f"factor {factor:g} · " in sliders.headline
         assert f"{model.tokenizer.decode([int(id)]).strip()} {float(p):.2f}" in sliders.headline
+        stays = sliders._repr_mimebundle_()  # in the notebook, where no kernel draws the sliders
+        assert f"factor {factor:g} · " in stays["text/html"]
+        assert stays["application/vnd.workbench.view+json"]["widget"] == sliders.model_id
     sliders.close()
 
 

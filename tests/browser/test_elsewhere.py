@@ -74,10 +74,14 @@ def picture_of(view: Locator) -> Locator:
 
 
 def faults(page: Page, *places: str) -> list[str]:
-    """What axe finds in these places."""
+    """What axe finds in these places, also where they stand in a shadow tree."""
     page.add_script_tag(path=AXE)
-    found = page.evaluate("places => axe.run({include: places}, {rules: {region: {enabled: false}}})", list(places))
-    return [f"{each['id']}: {node['html'][:160]}" for each in found["violations"] for node in each["nodes"]]
+    found: list[str] = []
+    for each in page.locator(", ".join(places)).filter(visible=True).all():
+        told = each.evaluate("element => axe.run(element, {rules: {region: {enabled: false}}})")
+        assert told["passes"], "axe looked at nothing"
+        found += [f"{fault['id']}: {node['html'][:160]}" for fault in told["violations"] for node in fault["nodes"]]
+    return found
 
 
 def save(page: Page) -> None:
@@ -165,6 +169,11 @@ def looked_at_alone(page: Page, plain: Plain) -> None:
     switches_heads(attention, plain.patterns[2])
     value = kept(page, "array")
     shows(hover(picture_of(value), 1, 3), VALUE[1, 0, 3])
+    tokens = page.get_by_role("group", name="next token", exact=True)  # where the sliders stood
+    expect(page.locator(".wb-kept").filter(has=tokens)).to_contain_text("factor 0 · Paris 0.94 → London 0.21")
+    expect(tokens.get_by_role("row").filter(has_text="London")).to_contain_text(
+        f"{float(plain.logits[7].softmax(-1).max()):.3f}"
+    )
     lenses = kept(page, "logit lens")
     expect(lenses).to_have_count(2)  # of the workbench in a cell, and of the run
     for lens in lenses.all():
@@ -245,6 +254,7 @@ def test_in_marimo(browser: Any, marimo: str, plain: Plain) -> None:
         attention.get_by_role("combobox", name="Layer").select_option("2")
         expect(page.get_by_role("group", name="attention of layer 2")).to_be_visible(timeout=SOON)
         switches_heads(attention, plain.patterns[2])
+        assert faults(page, ".wb-app", ".wb-kept") == []
     finally:
         page.screenshot(path=server.RESULTS / "views-marimo.png", full_page=True)
         page.close()

@@ -22,9 +22,13 @@ from workbench.models.tokens import pieces
 from workbench.views import notebook
 from workbench.views.logits import logits
 from workbench.views.tokens import best, compare
+from workbench.views.view import View
 
 OF_THE_RUN = ("temperature", "generate", "seed")
 """Numbers that are the experiment's own; others are its cards'."""
+
+WORDS = "sliders; run this cell to move them"
+"""What a page without a kernel says where nothing was run."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Interactive(ipywidgets.VBox):
         self._clean: Outcome | None = None
         self._line = ipywidgets.HTML()
         self._views = Widget(None, notebook.data([]))
+        self._shown: list[View] = []
         self._changed = Condition()
         self._asked, self._done = 1, 0
         super().__init__([*self.sliders.values(), self._line, self._views])
@@ -98,6 +103,14 @@ class Interactive(ipywidgets.VBox):
             self._asked = -1
             self._changed.notify_all()
         super().close()
+
+    def _repr_mimebundle_(self, **more: Any) -> Any:
+        """Beside the widget what stays in a notebook: our extension draws it, and keeps the last run's view there."""
+        found = super()._repr_mimebundle_(**more)
+        if found is None:
+            return None
+        lasting = notebook.shown(self._shown, self.headline or WORDS, widget=self.model_id)
+        return {**lasting, **found}
 
     def _move(self, change: Any) -> None:
         with self._changed:
@@ -143,9 +156,9 @@ class Interactive(ipywidgets.VBox):
             tops = [best(row) for row in compare(after if before is None else before, after, decode)]
             words = " → ".join(f"{top.token.strip()} {top.probability:.2f}" for top in tops if top is not None)
             self.headline = f"{numbers} · {words}"
-            found = logits(after, before, decode=decode, title="next token")
-            self._views.kept = notebook.data([found])
-        self._line.value = f"<p>{_escaped(self.headline)}</p>"
+            self._shown = [logits(after, before, decode=decode, title="next token")]
+            self._views.kept = notebook.data(self._shown, self.headline)
+        self._line.value = "" if after is not None else f"<p>{_escaped(self.headline)}</p>"
 
 
 def interact(experiment: Experiment, model: NNsight | None = None, **ranges: tuple[float, ...]) -> Interactive:

@@ -74,7 +74,11 @@ export function Code({ bench, state, draw, beside }: { bench: Bench; state: Stat
         )}
         <button
           disabled={!code || bench.running || bench.blocked !== null || state.remote}
-          title="Run this text in a namespace of its own and compare every saved tensor with the cards’ run"
+          title={
+            state.remote
+              ? 'Verify runs the text in this kernel: choose Local for it'
+              : bench.blocked ?? 'Run this text in a namespace of its own and compare every saved tensor with the cards’ run'
+          }
           onClick={() => void bench.verify()}
         >
           Verify

@@ -67,11 +67,14 @@ export function History({ bench, state, brief = false }: { bench: Bench; state: 
             ) : (
               <button
                 className="wb-entry"
-                aria-label={[run.title, run.headline].filter(Boolean).join(' · ')}
                 title={[run.made, run.headline].filter(Boolean).join('\n')}
                 onClick={() => void bench.show(run.run)}
               >
-                <b>{run.run}</b>
+                <b>
+                  <span className="wb-unseen">run </span>
+                  {run.run}
+                  <span className="wb-unseen"> · </span>
+                </b>
                 <span className="wb-made">
                   {run.title && <b>{run.title}</b>}
                   {run.made || (run.title ? '' : 'the model as it is')}

@@ -16,7 +16,7 @@ import { Bench } from '../bench';
 import { empty } from '../experiment';
 import type { Request } from '../views/asking';
 import { isDark } from '../views/colours';
-import { KeptViews, MIME } from '../views/kept';
+import { KEPT, KeptViews, MIME } from '../views/kept';
 import type { Kept } from '../views/kept';
 import { App } from './app';
 import { WidgetTransport } from './transport';
@@ -56,8 +56,16 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
     const line = new WidgetTransport(model, () => undefined);
     const request: Request = (method, params) => line.request(method, params);
     const shown = mount(el, <KeptViews kept={content} request={request} />);
-    const again = () => shown.render(<KeptViews kept={model.get('kept') as Kept} request={request} />);
+    // To the output that it stands in, if any, which keeps in the notebook what is shown last.
+    const tell = () => el.dispatchEvent(new CustomEvent(KEPT, { bubbles: true, detail: model.get('kept') as Kept }));
+    const again = () => {
+      shown.render(<KeptViews kept={model.get('kept') as Kept} request={request} />);
+      tell();
+    };
     model.on('change:kept', again);
+    if (content.views.length) {
+      requestAnimationFrame(tell);
+    }
     return () => {
       model.off('change:kept', again);
       shown.unmount();
