@@ -114,6 +114,27 @@ def test_what_is_no_prompt(model: Any, prompt: Any, said: str) -> None:
     assert fed(model, TEXT)[0].shape[1] == 8  # nothing is left open
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt", "bert", "llama"])
+def test_a_prompt_with_more_tokens_than_there_are_positions(name: str) -> None:
+    module: Any = family(name)[0]
+    model, room = wb.LanguageModel(module), module.config.max_position_embeddings
+
+    def traced(count: int) -> Any:
+        with model.trace([5] * count):
+            logits = model.output.logits.save()
+        return logits.value
+
+    with torch.no_grad():
+        assert torch.equal(traced(room), module(input_ids=torch.full((1, room), 5)).logits)
+        if name == "llama":  # positions are worked out, and have no end
+            assert traced(room + 1).shape[1] == room + 1
+            return
+        with pytest.raises((IndexError, RuntimeError)):
+            module(input_ids=torch.full((1, room + 1), 5))
+    with pytest.raises(InputError, match=f"the prompt has {room + 1} tokens, and this model has positions for {room}"):
+        traced(room + 1)
+
+
 def test_ids_without_a_tokenizer() -> None:
     model: Any = wb.LanguageModel(family("gpt2")[0])
     assert fed(model, [5, 9, 14])[0].shape == (1, 3, 60)

@@ -32,9 +32,11 @@ from workbench.models.tokens import (
     in_vocabulary,
     padding,
     pieces,
+    positions_learned,
     positions_of,
     started,
     widened,
+    within_positions,
 )
 from workbench.site import Site
 from workbench.tracing.elsewhere import Where
@@ -104,6 +106,7 @@ class LanguageModel(NNsight):
         own["tokenizer"] = tokenizer
         takes = inspect.signature(base_of(module)[1].forward).parameters
         own["_decodes"] = "decoder_input_ids" in takes
+        own["_room"] = positions_learned(module)
         own["_takes_last"] = "logits_to_keep" in takes
         # Some count the positions of images and text by themselves, in three directions.
         own["_takes_positions"] = "position_ids" in takes and not hasattr(_body(module), "get_rope_index")
@@ -171,6 +174,8 @@ class LanguageModel(NNsight):
         size = getattr(config, "vocab_size", None)
         if size and _length(encoded):
             in_vocabulary(encoded["input_ids"], size)
+        if self._room is not None and _length(encoded) and "position_ids" not in encoded:
+            within_positions(encoded["input_ids"], self._room)
         if not self._takes_positions:
             encoded.pop("position_ids", None)
         elif _length(encoded) and encoded["input_ids"].shape[0] > 1:

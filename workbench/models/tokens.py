@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import InputError
 
@@ -108,6 +108,35 @@ def in_vocabulary(ids: Tensor, size: int) -> None:
         raise InputError(
             f"the token {int(wrong[0])} is not in this model's vocabulary, 0 to {size - 1}; is the tokenizer another "
             "model's?"
+        )
+
+
+_POSITIONS = frozenset({"wpe", "embed_positions", "position_embeddings", "position_embedding"})
+"""What embeddings of learned positions are called, by the end of their path."""
+
+
+def positions_learned(module: nn.Module) -> int | None:
+    """How many tokens a model has learned positions for; None where positions are worked out, and have no end."""
+    config: Any = getattr(module, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    said = getattr(config, "max_position_embeddings", None)
+    if not isinstance(said, int):
+        return None
+    found = []
+    for path, each in module.named_modules():
+        if path.rpartition(".")[2] in _POSITIONS and isinstance(each, nn.Embedding):
+            first = getattr(each, "offset", 0 if each.padding_idx is None else each.padding_idx + 1)
+            if said <= each.num_embeddings <= said + first:  # others are of images
+                found.append(each.num_embeddings - first)
+    return min(found, default=None)
+
+
+def within_positions(ids: Tensor, room: int) -> None:
+    """Raises `InputError` for a prompt with more tokens than there are positions."""
+    if ids.shape[-1] > room:
+        raise InputError(
+            f"the prompt has {ids.shape[-1]:,} tokens, and this model has positions for {room:,}: shorten it, or cut "
+            f"it with truncation=True, max_length={room}"
         )
 
 
