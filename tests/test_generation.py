@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from tests.families import WRITERS, family, prompts
-from workbench.errors import NeverReachedWarning
+from workbench.errors import InputError, NeverReachedWarning
 
 IDS = [[5, 9, 14, 21]]
 SETTINGS: list[dict[str, Any]] = [
@@ -385,3 +385,22 @@ def test_steps_where_there_are_none() -> None:
             model.lm_head.next()
     with pytest.raises(wb.errors.InputError, match="BertForMaskedLM makes no tokens"):
         wb.LanguageModel(family("bert")[0]).generate(IDS, trace=False)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_a_text_that_outgrows_the_models_positions(name: str) -> None:
+    model = opened(name)
+    most = model.module.config.max_position_embeddings - len(IDS[0]) + 1  # the last token is not read any more
+    with model.generate(IDS, max_new_tokens=most):
+        tokens = model.generator.output.save()
+    assert torch.equal(tokens.value, plain(model, IDS, max_new_tokens=most))
+    with pytest.raises((IndexError, RuntimeError)):
+        plain(model, IDS, max_new_tokens=most + 1)
+    with pytest.raises(InputError, match=f"positions for 64: give max_new_tokens={most} or less"):
+        with model.generate(IDS, max_new_tokens=most + 1):
+            model.generator.output.save()
+    first = model.transformer.wte if name == "gpt2" else model.model.decoder.embed_tokens
+    with pytest.raises(IndexError, match=r"99.*first\.output"):  # a user's own line says so itself
+        with model.generate(IDS, max_new_tokens=most + 1) as tracer:
+            with tracer.iter[most:]:
+                first.output[:, 99].save()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.engine.batching import Rows
+from workbench.errors import InputError
 from workbench.models.tokens import padding
 from workbench.tracing.progress import Bar
 
@@ -38,12 +39,16 @@ class Generation:
 
     `steps` is how many new tokens there will be at most, `times` how often each prompt's row is in the batch (beams,
     several samples of one prompt), `returned` how many sequences each prompt gives. With `answers` a decoder writes
-    apart from the prompt.
+    apart from the prompt. `room` is how many tokens the model has positions for, if they are learned.
     """
 
-    def __init__(self, module: Any, tokenizer: Any, options: dict[str, Any], answers: bool = False) -> None:
+    def __init__(
+        self, module: Any, tokenizer: Any, options: dict[str, Any], answers: bool = False, room: int | None = None
+    ) -> None:
         options = dict(options)
         self._answers = answers
+        self._room = room
+        self._begun = self._width = 0
         self._module = module
         self._tokenizer = tokenizer
         self._stream: Any = options.pop("stream", False)
@@ -78,7 +83,20 @@ class Generation:
         with torch.random.fork_rng(devices) if self._seed is not None else nullcontext(), bar or nullcontext():
             if self._seed is not None:
                 torch.manual_seed(self._seed)
-            return self._module.generate(**inputs, **options)
+            try:
+                return self._module.generate(**inputs, **options)
+            except (IndexError, RuntimeError) as error:
+                self._explain(error)
+                raise
+
+    def _explain(self, error: Exception) -> None:
+        """Say it in words where there were no more positions; what the user's own line raised says so itself."""
+        if self._room is None or self._width <= self._room or getattr(error, "location", None) is not None:
+            return
+        raise InputError(
+            f"the text has grown to {self._width:,} tokens, and this model has positions for {self._room:,}: give "
+            f"max_new_tokens={self._room - self._begun + 1} or less"
+        ) from error
 
     def ended(self, rows: Rows) -> bool:
         """Whether all of an invoke's rows have come to their end."""
@@ -92,6 +110,8 @@ class Generation:
 
     def _see(self, tokens: Tensor) -> None:
         """Look at what is written so far, after each step."""
+        self._width = tokens.shape[1]
+        self._begun = self._begun or self._width - 1
         last = torch.isin(tokens[:, -1], self._ends)
         self._done = last if self._done is None else self._done | last
         if self._stream:

@@ -368,7 +368,7 @@ class LanguageModel(NNsight):
         left = not self._decodes  # an answer does not stand behind its prompt
         args, named = self._joined(prepared, left=left)
         named.pop("position_ids", None)  # generation counts them itself
-        generation = Generation(module, self.tokenizer, kwargs, answers=self._decodes)
+        generation = Generation(module, self.tokenizer, kwargs, answers=self._decodes, room=self._room)
         rows = self._rows(prepared)
         if len({decoded_length(kwargs) for _, kwargs in prepared}) > 1:
             raise InputError(
