@@ -131,7 +131,7 @@ def change(before: tuple[Tensor, Tensor] | None, value: Tensor, index: Any) -> T
     """How many numbers of a part are others than they were, how many the value has, its squares' sum before and after.
 
     Returns:
-        `(4,)` in float64. A NaN that was one before is no change.
+        `(4,)` in float64, on MPS in float32. A NaN that was one before is no change.
 
     Example:
         >>> import torch
@@ -150,22 +150,19 @@ def change(before: tuple[Tensor, Tensor] | None, value: Tensor, index: Any) -> T
         if old.is_floating_point():
             same |= old.isnan() & new.isnan()
         changed = (~same).sum()
-    return torch.stack((changed.double(), _count(value), squares, _squares(value)))
+    count = torch.full_like(squares, value.numel())
+    return torch.stack((changed.to(squares.dtype), count, squares, _squares(value)))
 
 
 def seen(value: Any) -> Tensor:
     """As `change`, of a value that is only read."""
     tensor = first_tensor(value)
-    none = torch.zeros((), dtype=torch.float64)
-    return torch.stack((none, none if tensor is None else _count(tensor).cpu(), none, none))
+    return torch.tensor([0, 0 if tensor is None else tensor.numel(), 0, 0], dtype=torch.float64)
 
 
 def _squares(value: Tensor) -> Tensor:
-    return value.detach().to(torch.complex128 if value.is_complex() else torch.float64).abs().square().sum()
-
-
-def _count(value: Tensor) -> Tensor:
-    return torch.full((), value.numel(), dtype=torch.float64, device=value.device)
+    sizes = value.detach().abs() if value.is_complex() else value.detach()
+    return sizes.to(torch.float32 if value.device.type == "mps" else torch.float64).square().sum()  # MPS has no float64
 
 
 HELD = register(Operation("held", held))
